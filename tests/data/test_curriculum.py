@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from trainbus_data.curriculum import Curriculum
+from trainbus_data.config import CurriculumConfig
+from trainbus_data.curriculum import Beginning, Curriculum, rows_to_begin_with
 from trainbus_data.data_pipeline import DataPipeline
 from training import Trainer
 from training.errors import CheckpointError, ConfigError
@@ -88,6 +89,21 @@ def test_another_curriculum_is_no_way_to_go_on(
         trainer(epochs, first).load_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "chosen", "is_told"),
+    [(2, 4, True), (3, 4, True), (4, 4, False), (2, 10, False)],
+    ids=["before its end", "with it", "later", "all are chosen"],
+)
+def test_a_run_that_ends_with_its_curriculum_says_how_many_rows_never_come(
+    epochs: int, chosen: int, is_told: bool
+) -> None:
+    config = CurriculumConfig(epochs=3, field="kind", values=["other"])
+    told = Beginning(chosen, 10, config).never_drawn(epochs)
+    assert ["6 of 10 training rows are never" in each for each in told] == (
+        [True] if is_told else []
+    )
+
+
 ROWS = [
     {"image": "red.png", "question": "is it red?", "answer": "yes"},
     {"image": "green.png", "question": "what color is this?", "answer": "green"},
@@ -111,12 +127,24 @@ def test_a_configuration_chooses_by_a_field_of_the_task(
 ) -> None:
     chosen = {"epochs": 1, "field": "kind", "values": ["other"]}
     pipeline = make(curriculum=chosen, batch_size=3)
-    assert pipeline.beginning() == "1 alone in the first epoch: those of kind other"
+    assert (
+        str(pipeline.beginning()) == "1 alone in the first epoch: those of kind other"
+    )
     pipeline.setup()
     batches = EpochLoader(pipeline.get_train_dataloader(), seed=0)
     for number, answers in enumerate([["green"] * 3, ["green", "no", "yes"]]):
         (batch,) = batches.start(number)
         assert sorted(row["answer"] for row in batch.rows) == answers
+
+
+def test_a_row_without_the_field_has_no_value_to_be_chosen_by() -> None:
+    rows: list[dict[str, Any]] = [{"kind": "hard"}, {}, {"kind": None}, {"kind": 3}]
+    for values, chosen in ((["hard"], [0]), (["3"], [3])):
+        config = CurriculumConfig(epochs=1, field="kind", values=values)
+        assert rows_to_begin_with(rows, config, {"kind": "text"}, str) == chosen
+    config = CurriculumConfig(epochs=1, field="kind", values=["None"])
+    with pytest.raises(ConfigError, match=r"rows have: 3, hard$"):
+        rows_to_begin_with(rows, config, {"kind": "text"}, str)
 
 
 @pytest.mark.parametrize(

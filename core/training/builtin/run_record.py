@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Facts of the rows that summary.json has.
+KEPT = ("rows", "beginning", "floors")
+
 
 class RunRecord(Callback):
     """Write the run's record into ``trainer.save_dir``, each file all or nothing.
@@ -66,7 +69,7 @@ class RunRecord(Callback):
 
     def __init__(self, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         self.config = dict(config)
-        self.facts = {key: facts[key] for key in ("rows", "floors") if key in facts}
+        self.facts = {key: facts[key] for key in KEPT if key in facts}
         #: A row by field, to try the model on; or None.
         self.example: dict[str, str] | None = facts.get("example")
         #: What summary.json holds; empty before the run has ended.

@@ -44,6 +44,12 @@ IMPLIES = {
 }
 #: What a family says of the model that it has made, such as its labels and words.
 DESCRIPTION = "model.description"
+#: What its change costs, and the way to train on that does not.
+RENUMBERED = (
+    "; if the model's words or labels are others, the saved weights know the old ones "
+    "by these numbers, and answer with the wrong ones at first: to train on with more "
+    "rows, export the checkpoint and name that folder in model.name"
+)
 #: Of the library's models: where they were read, and by which release.
 ORIGIN = frozenset({"_name_or_path", "transformers_version"})
 
@@ -321,6 +327,8 @@ def require_consent(
             f"checkpoint {source!r} is of another run: "
             f"{'; '.join(map(str, refused))}: use the old values, or accept the new "
             f"ones with allow_changes=[{names}] ({flags})"
+            + RENUMBERED
+            * any(change.name == DESCRIPTION for change in refused)
         )
 
 

@@ -37,6 +37,14 @@ class RunLength(NamedTuple):
         return planned if most is None else min(planned, most)
 
     @property
+    def epochs_begun(self) -> int:
+        """Epochs that at least one step is planned in."""
+        per_epoch, total = self.steps_per_epoch, self.total_steps
+        return (
+            epochs_begun(total, per_epoch) if total and per_epoch else self.num_epochs
+        )
+
+    @property
     def last_window(self) -> int | None:
         """Batches in the last window of an epoch."""
         batches = self.batches_per_epoch

@@ -5,14 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainbus_data.config import CurriculumConfig
 from training.documents.document import Key
 from training.errors import ConfigError, did_you_mean
 from training.feed.permutation import Permutation
+from training.messages.tables import count
 
-__all__ = ["Curriculum", "rows_to_begin_with"]
+__all__ = ["Beginning", "Curriculum", "rows_to_begin_with"]
+
+
+class Beginning(NamedTuple):
+    """How many rows are trained on alone at first, of how many.
+
+    Attributes:
+        chosen: number of them.
+        rows: number of all.
+        config: the choice.
+    """
+
+    chosen: int
+    rows: int
+    config: CurriculumConfig
+
+    def __str__(self) -> str:
+        return f"{self.chosen:,} alone in {self.config.told}"
+
+    def never_drawn(self, epochs: int) -> list[str]:
+        """Return a sentence if a run of so many epochs is over before all rows come."""
+        left = self.rows - self.chosen
+        if not left or epochs > self.config.epochs:
+            return []
+        return [
+            f"data.curriculum.epochs is {self.config.epochs:,}, but the run has "
+            f"{count(epochs, 'epoch')}: {left:,} of {count(self.rows, 'training row')} "
+            "are never trained on; lower it, or train for longer"
+        ]
 
 
 class Curriculum(Permutation):
@@ -74,8 +103,9 @@ def rows_to_begin_with(
             f"of the task{did_you_mean(config.field, fields)}; its fields are: "
             f"{', '.join(fields)}"
         )
-    values = [str(row.get(config.field)) for row in rows]
-    there = sorted(set(values))
+    given = (row.get(config.field) for row in rows)
+    values = [None if value is None else str(value) for value in given]
+    there = sorted({value for value in values if value is not None})
     unknown = [value for value in config.values if value not in there]
     if unknown:
         more = ", ..." if len(there) > 10 else ""

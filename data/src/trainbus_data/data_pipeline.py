@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader
 
 from trainbus_data.config import MIB, SPLITS, DataConfig
-from trainbus_data.curriculum import Curriculum, rows_to_begin_with
+from trainbus_data.curriculum import Beginning, Curriculum, rows_to_begin_with
 from trainbus_data.dataset import RowsDataset
 from trainbus_data.images.picture import EmbeddedPicture, Picture
 from trainbus_data.listed_rows import ListedRows, list_rows, with_good_pictures
@@ -92,6 +92,7 @@ class DataPipeline:
         self._sources: dict[str, Path | dict[str, Any]] | None = None
         self._readers: dict[str, Reader] = {}
         self._rows: dict[str, list[Row] | IndexedRows] = {}
+        self._first: list[int] | None = None
 
     def use_processor(self, processor: Any, bos_token_id: int | None = None) -> None:
         """Take another processor, such as one built from ``training_rows``.
@@ -142,6 +143,7 @@ class DataPipeline:
                 part, self.family, self.processor, self._reader(split), split
             )
         self._datasets = datasets
+        self._first = None  # some rows may have been left out since
 
     def get_train_dataloader(self) -> DataLoader[int] | None:
         """Return a loader of training batches, or None without training rows."""
@@ -183,15 +185,16 @@ class DataPipeline:
         # Not divided here: torch says how many batches its loaders give.
         return len(BatchSampler(range(len(self.rows(split))), size, drops))
 
-    def beginning(self) -> str:
-        """Return which rows are trained on alone at first, in words; ``""``: none.
+    def beginning(self) -> Beginning | None:
+        """Return which rows are trained on alone at first; None: all come at once.
 
         Raises:
             ConfigError: the curriculum chooses no rows.
         """
         if self.config.curriculum is None:
-            return ""
-        return f"{len(self._first_rows()):,} alone in {self.config.curriculum.told}"
+            return None
+        chosen, rows = len(self._first_rows()), len(self.rows("train"))
+        return Beginning(chosen, rows, self.config.curriculum)
 
     def training_rows(self) -> Sequence[dict[str, Any]]:
         """Return the rows to learn a vocabulary or label names from; no set-up.
@@ -358,11 +361,13 @@ class DataPipeline:
         return Curriculum(length, self._first_rows(), self.config.curriculum.epochs)
 
     def _first_rows(self) -> list[int]:
-        """Return the indices of the rows to begin with; reads all rows."""
-        assert self.config.curriculum is not None
-        return rows_to_begin_with(
-            self.rows("train"), self.config.curriculum, self.task.fields, self._locate
-        )
+        """Return the indices of the rows to begin with; reads all rows once."""
+        if self._first is None:
+            config = self.config.curriculum
+            assert config is not None
+            rows, fields = self.rows("train"), self.task.fields
+            self._first = rows_to_begin_with(rows, config, fields, self._locate)
+        return self._first
 
 
 def _typed(value: Any) -> str:

@@ -98,6 +98,28 @@ def test_a_command_called_from_python_leaves_the_names_of_levels(
     assert names == ["WARNING", "ERROR"]
 
 
+def test_evaluating_measures_the_metrics_that_are_asked_for_and_refuses_others(
+    workplace: Path, command: Command
+) -> None:
+    _, out, _ = command("run", "run.yaml")
+    judge = *printed_command(out, "evaluate"), "--set"
+    listed = "plugins.evaluation.metrics="
+    _, report, _ = command(*judge, f"{listed}[loss, exact_match]")
+    assert ("exact_match" in report, "accuracy" in report) == (True, False)
+    _, report, _ = command(*judge, f"{listed}[loss]")
+    assert "4 validation rows\nmetric" in report
+    assert ("val_loss" in report, "exact_match" in report) == (True, False)
+    asked = f"{listed}[loss]", "--predictions", "p.jsonl"
+    _, report, _ = command(*judge, *asked)
+    assert "exact_match" not in report
+    assert len((workplace / "p.jsonl").read_text().splitlines()) == 4
+    for wrong in ("[acuracy]", "[f1]", "[]", "accuracy"):
+        planned = command("plan", "run.yaml", "--set", listed + wrong)
+        code, out, err = command(*judge, listed + wrong)
+        assert (code, out, err) == planned
+        assert "plugins.evaluation.metrics" in err
+
+
 def test_evaluating_a_checkpoint_gives_what_training_measured(
     workplace: Path, command: Command
 ) -> None:

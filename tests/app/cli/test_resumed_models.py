@@ -123,6 +123,20 @@ def test_labels_that_other_rows_move_are_refused_unless_it_is_allowed(
     assert (code, f"setting {told}" in out) == (0, True), err
 
 
+def test_a_refusal_of_moved_labels_says_what_consent_costs_and_the_way_that_does_not(
+    labelled: Path, command: Command
+) -> None:
+    text, task = labelled.read_text(), ("--set", "task=image_classification")
+    command("run", "run.yaml", *task)
+    labelled.write_text(text.replace('"label": "red"', '"label": "black"'))
+    told = "export the checkpoint and name that folder in model.name"
+    _, _, err = command(*RESUME, "auto", *task)
+    assert "--allow-change model.description" in err
+    assert told in err
+    _, _, err = command(*RESUME, "auto", *task, "--allow-change", "model.description")
+    assert ("--allow-change dataset" in err, told in err) == (True, False)
+
+
 def test_what_made_another_model_is_named_before_the_weights_that_differ(
     labelled: Path, command: Command
 ) -> None:

@@ -191,6 +191,27 @@ def test_a_conflict_is_named(
     assert told in out.partition("\nconflicts\n")[2]
 
 
+def test_a_curriculum_that_leaves_rows_out_for_ever_is_a_conflict_and_warned_of(
+    planned: Path, command: Command, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = "data.curriculum={epochs: 3, field: answer, values: [red, blue]}"
+    sets = ["--set", chosen, "--set", "plugins=[evaluation]"]
+    beginning = "2 alone in epochs 1 to 3: those of answer red, blue"
+    told = "the run has 3 epochs: 2 of 4 training rows are never trained on"
+    for length in ("num_epochs=3", "max_steps=6"):
+        short = [*sets, "--set", f"training.{length}"]
+        _, out, _ = command("plan", "run.yaml", *short)
+        assert told in out.partition("\nconflicts\n")[2]
+        caplog.clear()
+        _, out, _ = command("run", "run.yaml", *short)
+        assert beginning in out
+        assert caplog.text.count(told) == 1
+    for length in ("num_epochs=4", "max_steps=7"):
+        _, out, _ = command("plan", "run.yaml", *sets, "--set", f"training.{length}")
+        assert beginning in out
+        assert "conflicts: none found" in out
+
+
 @pytest.mark.parametrize(
     ("changes", "epochs", "steps"),
     [

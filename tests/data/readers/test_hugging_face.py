@@ -111,6 +111,24 @@ def test_a_row_of_no_class_lacks_the_label(tmp_path):
 
 
 @needs_datasets
+def test_a_struct_of_bytes_and_path_alone_is_a_picture(tmp_path):
+    stored = [{"bytes": png("red"), "path": None}, {"bytes": None, "path": "b.png"}]
+    nothing = {"bytes": None, "path": None}
+    table = datasets.Dataset.from_dict(
+        {
+            "image": [*stored, nothing, None],
+            "box": [{"path": "a", "x": 1}] * 4,  # no picture
+        }
+    )
+    table.to_parquet(tmp_path / "rows.parquet")
+    assert not isinstance(table.features["image"], datasets.Image)
+    rows = HuggingFace(tmp_path / "rows.parquet")
+    images = [png("red"), "b.png", None, None]
+    assert [row.get("image") for row in rows] == list(rows.column("image")) == images
+    assert rows[0]["box"] == {"path": "a", "x": 1}
+
+
+@needs_datasets
 def test_pictures_with_metadata_are_rows(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()

@@ -218,6 +218,21 @@ def test_a_head_of_other_labels_is_made_anew(tiny, tmp_path: Path, rows) -> None
     assert torch.equal(*same)
 
 
+def test_labels_that_a_loaded_model_knows_and_learns_anew_are_told(
+    tiny, tmp_path: Path, caplog
+) -> None:
+    classifier().export(*tiny, tmp_path)
+    classifier().load(os.fspath(tmp_path), relabelled(red="crimson"))
+    (told,) = caplog.messages
+    assert f"knows {len(LABELS) - 1} of the {len(LABELS)} labels" in told
+    assert "but not crimson: it gets a fresh head, and all of them are learnt" in told
+    caplog.clear()
+    classifier().load(os.fspath(tmp_path), ROWS)
+    others = {label: f"new {label}" for label in LABELS}
+    classifier().load(os.fspath(tmp_path), relabelled(**others))
+    assert caplog.messages == [], "it keeps its head, or has nothing to keep"
+
+
 def test_a_model_without_a_head_gets_one(tiny, tmp_path: Path) -> None:
     rows = relabelled(red="crimson")
     tiny[0].vit.save_pretrained(tmp_path)

@@ -153,6 +153,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     from training.builtin.run_record import RunRecord
     from training.builtin.unmeasured import may_measure
     from training.hardware.strategy import require_alone
+    from training.planned.length import RunLength
     from training.planned.planned_run import NOBODY_EVALUATES
     from training.trainer import Trainer
 
@@ -162,12 +163,16 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
         require_alone()  # here, too: pictures may be drawn before there is a trainer
     parts = build_parts(config, plugins=named)
     mapping = as_mapping(config)
-    record = RunRecord(mapping, data_facts(parts.pipeline, parts.recipe.task))
+    facts = data_facts(parts.pipeline, parts.recipe.task)
+    beginning = parts.pipeline.beginning()
+    if beginning:
+        facts["beginning"] = str(beginning)
+    record = RunRecord(mapping, facts)
     validation = parts.pipeline.get_val_dataloader()
     if validation is not None and not any(map(may_measure, instances)):
         log.warning("%s", NOBODY_EVALUATES)
         validation = None
-    return Trainer(
+    trainer = Trainer(
         model=parts.model,
         train_dataloader=parts.pipeline.get_train_dataloader(),
         val_dataloader=validation,
@@ -185,6 +190,16 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
             **({} if job() is None else {"job": job()}),
         },
     )
+    if beginning:
+        length = RunLength(
+            trainer.batches_per_epoch,
+            trainer.num_epochs,
+            trainer.gradient_accumulation_steps,
+            trainer.max_steps,
+        )
+        for told in beginning.never_drawn(length.epochs_begun):
+            log.warning("%s", told)
+    return trainer
 
 
 def _as_document(source: Source) -> Document:

@@ -25,6 +25,7 @@ from training.signals.handlers import interruption
 from training.signals.holding import held
 
 if TYPE_CHECKING:
+    from training.app.building.components import Parts
     from training.app.config.load import Config
     from training.discovery.specs import PluginSpec
 
@@ -116,11 +117,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
         place = config.place(("task",))
         task = find_part("task", named_part(config.task, place)[0], place)
         predictions.require_form(target, "--predictions", task)
+    judges = _judges(config)
     state = read_state(arguments.checkpoint)
     saved = SavedModel.of(state, arguments.checkpoint)
     if saved is not None and not saved.is_whole and config.model.name is None:
         saved = None  # built here as it was for the run, which fill() makes sure of
-    parts = build_parts(config, saved)
+    parts = build_parts(config, saved, judges)
     fill(parts.model, state, arguments.checkpoint)
     if target is not None:  # of more rows, it is told when they are written
         list(
@@ -128,21 +130,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
                 target, parts.pipeline.rows(split)[:2000], parts.recipe.task
             )
         )
-    loaders = {
-        "validation": parts.pipeline.get_val_dataloader,
-        "test": parts.pipeline.get_test_dataloader,
-    }
-    loader = loaders[split]()
-    if loader is None:
-        raise ConfigError(
-            f"{config.place(('data', split))} is missing; name the rows to evaluate, "
-            f"as in --set data.{split}=FILE"
-        )
-    loader = Counted(loader, "evaluating")
+    loader = Counted(_loader(config, parts.pipeline, split), "evaluating")
     # Before the minutes of measuring, which a task's mistake in them would throw away.
     floors = data_facts(parts.pipeline, parts.recipe.task, split).get("floors", {})
-    results = _measure(config, parts.model, parts.recipe, loader)
-    records = results["records"]
+    results = _measure(config, parts, loader, judges, target is not None)
+    records = results.get("records") or parts.pipeline.rows(split)
     if target is not None:
         predictions.write_records(target, records, parts.recipe.task)
     scores = {key: v for key, v in results.items() if isinstance(v, float)}
@@ -196,8 +188,44 @@ def answer_options(plugins: Iterable[PluginSpec]) -> dict[str, Any]:
     return {name: options[name] for name in ANSWER_OPTIONS if name in options}
 
 
-def _measure(config: Config, model: Any, recipe: Any, loader: Any) -> dict[str, Any]:
-    """Return what the evaluator finds, measured as in the run: precision, answers."""
+def _judges(config: Config) -> list[tuple[str, Any]]:
+    """Return the run's plugins that evaluate, by name; their options are checked."""
+    from training.discovery.specs import build_plugins
+
+    entries = [each for each in config.plugins.values() if each.use == "evaluation"]
+    return build_plugins(entries, config.place)
+
+
+def _loader(config: Config, pipeline: Any, split: str) -> Any:
+    loaders = {
+        "validation": pipeline.get_val_dataloader,
+        "test": pipeline.get_test_dataloader,
+    }
+    loader = loaders[split]()
+    if loader is None:
+        raise ConfigError(
+            f"{config.place(('data', split))} is missing; name the rows to evaluate, "
+            f"as in --set data.{split}=FILE"
+        )
+    return loader
+
+
+def _measure(
+    config: Config,
+    parts: Parts,
+    loader: Any,
+    judges: Sequence[tuple[str, Any]],
+    answers: bool,
+) -> dict[str, Any]:
+    """Return what the evaluator finds, measured as in the run: metrics, precision.
+
+    Args:
+        config: of the run.
+        parts: model and recipe.
+        loader: of the rows.
+        judges: the run's plugins that evaluate; the first one's options hold.
+        answers: whether records are asked for where no metric needs them.
+    """
     from training.errors import PluginError
     from training.hardware.device import choose_device
     from training.hardware.float32_precision import using_tf32
@@ -208,8 +236,13 @@ def _measure(config: Config, model: Any, recipe: Any, loader: Any) -> dict[str, 
     except ImportError as error:
         raise PluginError(str(error)) from error
     device = choose_device(config.training.device, config.place(("training", "device")))
-    answers = answer_options(config.plugins.values())
-    evaluator = TaskEvaluator(model, recipe, device, **answers)
+    options = {
+        name: getattr(judge, name)
+        for _, judge in judges[:1]
+        for name in ("metrics", *ANSWER_OPTIONS)
+    }
+    evaluator = TaskEvaluator(parts.model, parts.recipe, device, **options)
+    answers = answers or evaluator.metrics != ("loss",)
     autocast = Precision(config.training.precision, device).autocast()
     with using_tf32(config.training.tf32), autocast:
-        return evaluator.evaluate(loader, return_predictions=True)
+        return evaluator.evaluate(loader, return_predictions=answers)

@@ -33,6 +33,7 @@ def header(
     lines = [
         ("model", f"{name}, {sum(sizes):,} weights, {trained:,} of them trained"),
         ("rows", ", ".join(f"{count:,} {split}" for split, count in rows.items())),
+        *([("", facts["beginning"])] if "beginning" in facts else []),
         ("plan", _plan(trainer)),
         ("device", f"{trainer.device}, {trainer.precision}"),
         ("plugins", ", ".join(trainer.plugins)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import training
 from training.app.config.load import Config
@@ -85,7 +86,10 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
     parts = [
         (
             "rows",
-            [", ".join(f"{n:,} {split}" for split, n in rows.items()), *beginning],
+            [
+                ", ".join(f"{n:,} {split}" for split, n in rows.items()),
+                *([str(beginning)] if beginning else []),
+            ],
         ),
         ("updates", _updates(run, bus)),
         ("evaluations", _evaluations(run)),
@@ -103,6 +107,7 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
         lines += [f"  {'':<12} {line}" for line in more]
     conflicts = [
         *alike,
+        *(beginning.never_drawn(run.length.epochs_begun) if beginning else []),
         *setting_conflicts(settings, run.plugins),
         *length_conflicts(run),
         *validation_conflicts(run),
@@ -116,7 +121,7 @@ def describe_plan(config: Config, processes: int | None = None) -> list[str]:
 
 def _count_data(
     config: Config, task: Task, family: ModelFamily
-) -> tuple[dict[str, int], int, list[str], set[str] | None, list[str]]:
+) -> tuple[dict[str, int], int, Any, set[str] | None, list[str]]:
     """Return rows by split, batches, which rows come first, kinds, and conflicts.
 
     Synthetic pictures that were not drawn yet are drawn in a temporary folder.
@@ -136,7 +141,7 @@ def _count_data(
         splits = ("train", "validation", "test")
         rows = {split: len(pipeline.rows(split)) for split in splits}
         batches: int = pipeline.num_batches("train")
-        beginning: str = pipeline.beginning()
+        beginning = pipeline.beginning()
         kinds = None  # of rows that are not all read they are not known
         if not pipeline.is_indexed("validation"):
             judged = pipeline.rows("validation")
@@ -154,11 +159,10 @@ def _count_data(
             f"{count(rows['train'], 'training row')} make no batch of "
             f"{data.batch_size}; lower data.batch_size, or set data.drop_last to false"
         )
-    told = [beginning] if beginning else []
     return (
         {split: number for split, number in rows.items() if number},
         batches,
-        told,
+        beginning,
         kinds,
         alike,
     )

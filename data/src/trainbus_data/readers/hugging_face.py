@@ -17,6 +17,9 @@ from training.files.named_paths import named_path
 
 __all__ = ["HuggingFace"]
 
+#: What a picture is stored as.
+STORED_PICTURE = {"bytes", "path"}
+
 
 class HuggingFace:
     """Rows of Parquet and Arrow files, saved data sets and described pictures.
@@ -64,6 +67,8 @@ class HuggingFace:
                 undecoded = package.Image(decode=False)
                 self._rows = self._rows.cast_column(name, undecoded)
                 self._turns[name] = _picture
+            elif isinstance(feature, dict) and set(feature) == STORED_PICTURE:
+                self._turns[name] = _picture  # written without what calls it one
             elif isinstance(feature, package.ClassLabel):
                 self._turns[name] = partial(_class_name, feature)
         self.num_bytes = int(self._rows.data.nbytes)

@@ -63,7 +63,8 @@ class ImageClassifier(TransformersFamily):
         """Return the model and its processor.
 
         A model that was fine-tuned for these labels keeps its head, and all labels that
-        it knows; another one gets a fresh head for those of the training rows.
+        it knows; another one gets a fresh head for those of the training rows, with a
+        warning where it knows some of them.
 
         Args:
             name: a folder written by ``save_pretrained``, or a hub name.
@@ -80,6 +81,17 @@ class ImageClassifier(TransformersFamily):
         if set(labels) <= set(known):
             model = load_model(Auto, name)
         else:
+            new = [label for label in labels if label not in known]
+            if len(new) < len(labels):
+                logger.warning(
+                    "the model %r knows %d of the %d labels of the training rows, but "
+                    "not %s: it gets a fresh head, and all of them are learnt anew; to "
+                    "keep its head, train on rows of the labels that it knows",
+                    name,
+                    len(labels) - len(new),
+                    len(labels),
+                    _listed(new),
+                )
             known = labels
             fresh = _head_of(Auto, config, len(labels))
             model = load_model(Auto, name, fresh, **_config_of(labels))

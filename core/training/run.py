@@ -16,7 +16,7 @@ from training.builtin.runs_at_once import among_others, seed_run
 from training.builtin.unsaved import watch_unsaved
 from training.bus.conditions import is_heard
 from training.bus.made_parts import noted
-from training.checkpoint.optimizer_state import require_known_parameters
+from training.checkpoint.optimizer_state import check_parameters
 from training.checkpoint.settings import require_same, set_before_hooks
 from training.errors import CheckpointError
 from training.feed.divided_loader import epoch_loader
@@ -28,7 +28,6 @@ from training.hardware.draws import Draws
 from training.loop.loop import Loop
 from training.loop.make_window import choose_window, made_window, shared_window
 from training.loop.metrics import owners_of
-from training.loop.precision import Precision
 from training.loop.requests import Abandoned
 from training.messages.error_texts import add_note
 from training.modules.train_mode import keep_frozen
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from training.checkpoint.resumption import Resumption
     from training.feed.workers import Watched
     from training.loop.forward import Forward
+    from training.loop.precision import Precision
     from training.loop.run_state import RunState
     from training.loop.window import Window
 
@@ -67,13 +67,12 @@ class Run:
         state: of this run, new or loaded.
         val_dataloader: what was passed.
         forward: computes the loss of a batch.
-        precision: its name.
+        precision: autocast and loss scaler.
     Attributes:
         resumption: what it goes on from; None: it starts afresh.
         waiting: the same until it begins, which may be refused.
         val_dataloader: what was passed, or what plugins made of it; several by name.
         feed: gives out batches, once it is set up; as are ``window`` and ``loop``.
-        precision: autocast and loss scaler, of this run alone.
         is_set_up: whether plugins are set up.
         seconds: spent, once the run has ended.
     """
@@ -84,13 +83,13 @@ class Run:
         state: RunState,
         val_dataloader: Validation,
         forward: Forward,
-        precision: str,
+        precision: Precision,
     ) -> None:
         self.trainer = trainer
         self.state = state
         self.bus = trainer.bus
         self._forward = forward
-        self.precision = Precision(precision, trainer.device)
+        self._precision = precision
         self.resumption: Resumption | None = None
         self.waiting: Resumption | None = None
         self.val_dataloader = val_dataloader
@@ -254,7 +253,7 @@ class Run:
             bus.on_setup(trainer)
         self.is_set_up = True
         self._require_same()  # again: a plugin may have frozen a layer on one of them
-        require_known_parameters(trainer, tell_untrained=True)
+        check_parameters(trainer, tell_untrained=True)
         self.window = window = self._make_window(module)
         self._prepare_weigher(feed, window)
         self._learn_metric_names()
@@ -305,12 +304,12 @@ class Run:
         trainer, strategy = self.trainer, self.trainer.strategy
         optimizer, accumulation = trainer.optimizer, trainer.gradient_accumulation_steps
         policy = trainer.nonfinite
-        default = choose_window(optimizer, self.precision, policy, accumulation)
+        default = choose_window(optimizer, self._precision, policy, accumulation)
         parts = (
             module,
             optimizer,
             strategy.wrap_forward(module, self._forward),
-            self.precision,
+            self._precision,
             accumulation,
             trainer.max_grad_norm,
             policy,

@@ -31,10 +31,7 @@ from training.bus.bus import Bus
 from training.bus.made_parts import noted
 from training.checkpoint import state as snapshot
 from training.checkpoint.boundary import require_boundary
-from training.checkpoint.optimizer_state import (
-    ConfiguredOptions,
-    require_known_parameters,
-)
+from training.checkpoint.optimizer_state import ConfiguredOptions, check_parameters
 from training.checkpoint.receipt import Receipt
 from training.checkpoint.resume import restore
 from training.checkpoint.resumption import Resumption
@@ -173,7 +170,7 @@ class Trainer:
         self.num_epochs, self.max_steps = num_epochs, max_steps
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.max_grad_norm, self.nonfinite = max_grad_norm, nonfinite
-        self.seed, self._precision = seed, precision
+        self.seed = seed
         self.save_dir = checked_folder(save_dir)
         self.metadata = checked_metadata(metadata)
         check_settings(self)
@@ -181,21 +178,22 @@ class Trainer:
         self._tf32 = None if tf32 is None else checked_flag("tf32", tf32)
         self._cuda_graphs = checked_flag("cuda_graphs", cuda_graphs)
         options = compile_options(compile)
-        require_known_parameters(self)
+        check_parameters(self)
         self.bus.register_all((None, each) for each in built_in(self._tf32, options))
         register_plugins(
             *(self.bus, given, plugins or (), scheduler),
             *(self._val_dataloader, evaluator, self._cuda_graphs),
         )
         refuse_two_recorders(options, self.plugins)
-        self._place()
+        self._place(precision)
 
-    def _place(self) -> None:
+    def _place(self, precision: str) -> None:
         """Let a strategy put all that is trained where it runs: plugins are there."""
         self._strategy = strategy = chosen_strategy(self)
         try:
             self.device = placed(strategy, self.model, self.optimizer, self.device)
             self._drawn_seed = strategy.on_main(seed_of_state)
+            self._precision = Precision(precision, self.device)
             self.criterion.to(self.device)
             self.modes = Modes({"model": self.model, **self.criterion.modules()})
             self._run = self._new_run()
@@ -325,8 +323,8 @@ class Trainer:
     loop: Loop | None = shown("_run.loop")
     train_seconds: float = shown("_run.seconds")
     configured_groups: list[dict[str, Any]] | None = shown("_configured.groups")
-    precision: str = shown("_run.precision.name")
-    grad_scaler: torch.amp.GradScaler | None = shown("_run.precision.scaler")
+    precision: str = shown("_precision.name")
+    grad_scaler: torch.amp.GradScaler | None = shown("_precision.scaler")
     plugins: Mapping[str, Any] = shown("bus.plugins")
     rank: int = shown("strategy.rank")
     world_size: int = shown("strategy.size")
@@ -348,7 +346,7 @@ class Trainer:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of the run's forward passes; does nothing in fp32."""
-        return self._run.precision.autocast()
+        return self._precision.autocast()
 
     def compute_loss(
         self,

@@ -123,21 +123,6 @@ def test_a_second_run_begins_with_nothing_of_the_first() -> None:
     assert trainer.state.progress is not first
 
 
-def test_nor_with_its_loss_scale() -> None:
-    class Looks(Callback):
-        def on_train_begin(self, trainer: Trainer) -> None:
-            assert trainer.grad_scaler is not None
-            seen.append(trainer.grad_scaler.state_dict())
-
-    seen: list[dict[str, Any]] = []
-    trainer = make_trainer(None, None, Looks(), fp16=True)
-    trainer.train()
-    assert trainer.grad_scaler is not None
-    assert trainer.grad_scaler.state_dict() != seen[0]
-    trainer.train()
-    assert seen[0] == seen[1]
-
-
 def test_no_checkpoint_is_loaded_into_a_run_that_is_on(tmp_path: Path) -> None:
     class Loads(Callback):
         def on_step_end(self, trainer: Trainer) -> None:

@@ -165,7 +165,7 @@ def _is_another(was: Any, value: Any) -> bool:
     return first_difference(was, value) is not None
 
 
-def require_known_parameters(run: Checkpointable, tell_untrained: bool = False) -> None:
+def check_parameters(run: Checkpointable, tell_untrained: bool = False) -> None:
     """Refuse an optimizer that steps what no checkpoint of this run would hold.
 
     Args:

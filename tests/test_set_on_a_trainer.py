@@ -192,6 +192,19 @@ def test_a_subclass_that_takes_a_rate_keeps_it() -> None:
     assert trainer.lr == 0.5
 
 
+def test_so_does_one_that_makes_it_of_what_it_takes() -> None:
+    class Builds(Trainer):
+        def __init__(self, *parts: Any, config: dict[str, Any], **named: Any) -> None:
+            super().__init__(*parts, **named)
+            self.batch_size = config["batch_size"]
+
+    model = make_trainer().model
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    config = {"batch_size": 4}
+    trainer = Builds(model, regression_batches(), optimizer=optimizer, config=config)
+    assert trainer.batch_size == 4
+
+
 @pytest.mark.parametrize(
     ("optimizer", "words"),
     [

@@ -133,10 +133,11 @@ def _refuse_unheard(trainer: Any, name: str) -> None:
             f"trainer.{name} cannot be set: it was taken up as the trainer was built; "
             "build another one, or change what it holds"
         )
-    # A subclass may keep what it takes besides.
-    if is_own or name in inspect.signature(type(trainer)).parameters:
+    # A subclass may keep what it takes besides, or makes of that.
+    taken = inspect.signature(type(trainer)).parameters.keys() - _ARGUMENTS
+    if is_own or name in taken:
         return
-    if name in _ELSEWHERE:
+    if name in _ELSEWHERE and not taken:
         raise AttributeError(f"a trainer has no {name!r}; {_ELSEWHERE[name]}")
     # Only what nearly is one: others may keep something of their own on a trainer.
     near = difflib.get_close_matches(name, _CHECKS, n=1, cutoff=0.9)

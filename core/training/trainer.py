@@ -171,6 +171,7 @@ class Trainer:
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.max_grad_norm, self.nonfinite = max_grad_norm, nonfinite
         self.seed = seed
+        self._drawn_seed: int | None = None
         self.save_dir = checked_folder(save_dir)
         self.metadata = checked_metadata(metadata)
         check_settings(self)
@@ -192,7 +193,6 @@ class Trainer:
         self._strategy = strategy = chosen_strategy(self)
         try:
             self.device = placed(strategy, self.model, self.optimizer, self.device)
-            self._drawn_seed = strategy.on_main(seed_of_state)
             self._precision = Precision(precision, self.device)
             self.criterion.to(self.device)
             self.modes = Modes({"model": self.model, **self.criterion.modules()})
@@ -332,8 +332,9 @@ class Trainer:
 
     @property
     def order_seed(self) -> int:
-        """The seed that orders the data; without one passed, drawn or loaded."""
-        return self._drawn_seed if self.seed is None else self.seed
+        """The seed that orders the data: as passed, drawn, loaded, or as of now."""
+        known = self._drawn_seed if self.seed is None else self.seed
+        return seed_of_state() if known is None else known
 
     @property
     def weights_are(self) -> str:

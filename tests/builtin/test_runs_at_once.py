@@ -143,6 +143,22 @@ def test_what_is_saved_after_a_seeded_run_goes_on_as_what_it_saved_itself(
         assert torch.equal(own, other)
 
 
+def test_what_is_saved_before_a_run_without_a_seed_begins_as_that_run_does(
+    tmp_path: Path,
+) -> None:
+    trainer = built()
+    torch.rand(7)
+    path = trainer.save_checkpoint(tmp_path / "before.pt")
+    trainer.train()
+    torch.rand(7)
+    rest = built()
+    rest.train(resume=path)
+    for own, other in zip(
+        rest.model.parameters(), trainer.model.parameters(), strict=True
+    ):
+        assert torch.equal(own, other)
+
+
 def orders(*reseeds: int | None) -> list[tuple[int, ...]]:
     """Return the order of the rows in one ``train()`` for each of ``reseeds``."""
     seen: list[int] = []

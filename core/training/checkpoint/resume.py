@@ -31,6 +31,7 @@ from training.checkpoint.optimizer_types import follow_weights, load_as_saved
 from training.checkpoint.receipt import REPLACED, RETURNED, Receipt, receipt_of
 from training.checkpoint.resumption import Resumption
 from training.checkpoint.settings import (
+    BEGUN_WITH,
     DESCRIPTION,
     Change,
     check_names,
@@ -202,8 +203,12 @@ class Comparison:
             CheckpointError: nobody consented to what differs.
         """
         own = set_up_with(self._trainer)
-        saved = {name: self._saved[name] for name in own if name in self._saved}
-        require_consent(differences(saved, own), self._allowed, self._source)
+        # Of a run that was never set up they tell what it was given.
+        known = self._saved.get(BEGUN_WITH, {}).keys() & own.keys()
+        changes = differences({name: self._saved[name] for name in known}, own)
+        require_consent(changes, self._allowed, self._source)
+        for change in changes:  # the receipt is written by now
+            log.warning("checkpoint %r: setting %s", self._source, change)
 
     def _settings(self) -> dict[str, Any]:
         own = settings_of(self._trainer)

@@ -94,7 +94,10 @@ def warn_of_ended_schedule(
     # Hooks of the optimizer itself may step a scheduler, as from a rate of 0.
     hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
     moves = any("optimizer" in getattr(each, "mutates", ()) for each in plugins)
-    if moves or any(getattr(optimizer, name, None) for name in hooks):
+    # Torch's marks of a schedule, and of a step under it: a new one may begin at 0.
+    is_torchs = hasattr(optimizer.step, "_wrapped_by_lr_sched")
+    is_new = is_torchs and not getattr(optimizer, "_opt_called", False)
+    if moves or is_new or any(getattr(optimizer, name, None) for name in hooks):
         return
     groups = [group for group in optimizer.param_groups if group["params"]]
     full = [float(group.get("initial_lr", 0)) for group in groups]

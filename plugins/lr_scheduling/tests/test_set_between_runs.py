@@ -172,6 +172,16 @@ def test_of_a_rate_0_that_no_schedule_left_or_a_hook_moves_nothing_is_said(
     optimizer.register_step_post_hook(lambda *_: warmup.step())
     trainer_of(optimizer, Callback(), Rates()).train()
     assert optimizer.param_groups[0]["lr"] == 1.0
+
+    class Steps(Callback):
+        """Steps a schedule of its own that begins at 0, and says so nowhere."""
+
+        def on_step_end(self) -> None:
+            own.step()
+
+    own = LambdaLR(optimizer := optimizer_of(1.0), lambda step: step / 4)
+    trainer_of(optimizer, Steps(), Rates()).train()
+    assert optimizer.param_groups[0]["lr"] == 1.0
     assert "the rate of every group" not in caplog.text
 
 

@@ -309,7 +309,7 @@ def test_r3_a_counter_that_an_optimizer_keeps_in_its_groups_is_no_option_of_a_pl
 
 
 def test_r3_a_norm_that_a_plugin_sets_in_on_setup_is_none_that_a_resume_compares(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Clips(Callback):
         def __init__(self, norm: float = 0.5) -> None:
@@ -338,3 +338,12 @@ def test_r3_a_norm_that_a_plugin_sets_in_on_setup_is_none_that_a_resume_compares
     trainer.load_checkpoint(tmp_path / "0-4.pt", allow_changes=["max_grad_norm"])
     trainer.train()
     assert (trainer.epoch, trainer.max_grad_norm) == (2, None)
+    assert "max_grad_norm was 0.5, is None" in caplog.text
+    # Saved by runs that were never set up, which hold the norm as it was given.
+    before = build(Clips()).save_checkpoint(tmp_path / "before.pt")
+    loaded = build(Clips())
+    loaded.load_checkpoint(tmp_path / "0-4.pt")
+    for path in (before, loaded.save_checkpoint(tmp_path / "loaded.pt")):
+        trainer = build(Clips())
+        trainer.train(resume=path)
+        assert trainer.epoch == 2

@@ -13,7 +13,7 @@ from trainbus_data.images.open_image import ImageFault
 from trainbus_data.readers.choose import open_reader
 from trainbus_data.rows.field_names import look, refuse_absent
 from trainbus_data.rows.indexed_rows import is_large
-from trainbus_data.rows.reading import BadRow, Row, settle_bad_rows
+from trainbus_data.rows.reading import BadRow, Row, read_row, settle_bad_rows
 from trainbus_data.rows.row_checks import RowChecks, required_fields
 from training.documents.document import Key
 from training.errors import DataError
@@ -167,33 +167,30 @@ class AskedRows:
         reason = str(error)
         if isinstance(error, ImageFault):
             _, reason = picture_fault([row], error)
-        self._bad[index] = BadRow.at(row.place, reason)
+        self._bad[index] = BadRow(row.place, reason)
 
     def _read_all(self, indices: Iterable[int]) -> list[tuple[int, Row]]:
         """Return the rows of these numbers that are still as they were checked."""
         rows = []
         for index in indices:
-            try:
-                rows.append((index, self._held.get(index) or self._read(index)))
-            except DataError as error:  # the file has changed
-                place = self._reader.place(index)
-                self._bad[index] = BadRow.at(place, str(error))
+            row = self._held.get(index) or self._read(index)
+            if isinstance(row, BadRow):  # the file has changed
+                self._bad[index] = row
+            else:
+                rows.append((index, row))
         return rows
 
-    def _read(self, index: int) -> Row:
-        place = self._reader.place(index)
-        return Row(self._checks.read(self._reader[index], place), place)
+    def _read(self, index: int) -> Row | BadRow:
+        return read_row(self._reader, self._checks, index)
 
     def _check(self) -> dict[int, BadRow]:
         bad, is_held = dict[int, BadRow](), not is_large(self._reader)
         for index in range(len(self)):
-            try:
-                row = self._read(index)
-                reason = _missing(row)
-            except DataError as error:
-                reason = str(error)
-            if reason:
-                bad[index] = BadRow.at(self._reader.place(index), reason)
+            row = self._read(index)
+            if isinstance(row, Row) and (reason := _missing(row)):
+                row = BadRow(row.place, reason)
+            if isinstance(row, BadRow):
+                bad[index] = row
                 continue
             if is_held:
                 self._held[index] = row

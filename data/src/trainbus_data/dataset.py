@@ -134,7 +134,7 @@ class RowsDataset(Dataset[int]):
             return collated(self._family, self._processor, rows)
         except ImageFault as fault:
             place, reason = picture_fault(rows, fault)
-            row = BadRow.at(rows[place].place, reason)
+            row = BadRow(rows[place].place, reason)
             raise DataError(f"{row}; mend the picture, or leave out its row") from fault
         except DataError as error:
             raise with_place(error, rows, self._family, self._processor) from error
@@ -204,7 +204,7 @@ def with_place(
         try:
             family.collate(processor, [row.as_dict()])
         except DataError as own:
-            return DataError(str(BadRow.at(row.place, str(own))))
+            return DataError(str(BadRow(row.place, str(own))))
         except Exception:
             continue  # another fault than the one that is to be told
     return error

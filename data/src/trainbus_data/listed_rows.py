@@ -71,7 +71,7 @@ def list_rows(
         for name in gone[:1]:
             picture: Picture = row.values[name]
             reason = f"{name} {str(picture)!r} {faults[picture.key]}"
-            bad.append(BadRow.at(row.place, reason))
+            bad.append(BadRow(row.place, reason))
     return _without(rows, bad, len(reader), config)
 
 
@@ -117,7 +117,7 @@ def with_good_pictures(
         num_pixels = _decode(chunk, family, processor, faults)
         most = most if most < 0 else max(0, most - num_pixels)
     bad = [
-        BadRow.at(row.place, f"{name} {str(value)!r} {faults[value.key]}")
+        BadRow(row.place, f"{name} {str(value)!r} {faults[value.key]}")
         for row in rows
         for name, value in row.values.items()
         if isinstance(value, Picture) and value.key in faults
@@ -166,7 +166,7 @@ def _without(
     rows: list[Row], bad: list[BadRow], num_rows: int, config: DataConfig
 ) -> list[Row]:
     """Return the rows of a file that are not among the bad ones, if those are borne."""
-    unusable = {f"{row.path}:{row.line}": row for row in reversed(bad)}  # each once
+    unusable = {row.place: row for row in reversed(bad)}  # each once
     bad = sorted(unusable.values(), key=lambda row: _in_order(row.line))
     left = [row for row in rows if row.place not in unusable]
     policy = config.on_bad_row, config.max_bad_fraction

@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from trainbus_data.rows.reading import BadRow, Row, settle_bad_rows
+from trainbus_data.rows.reading import BadRow, Row, read_row, settle_bad_rows
 from trainbus_data.rows.row_checks import RowChecks
 from training.errors import DataError
 from training.recipes.reader import Reader
@@ -78,11 +78,10 @@ class IndexedRows(Sequence[dict[str, Any]]):
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)
         number = index if self._left is None else int(self._left[index])
-        place = self._reader.place(number)
-        try:
-            return Row(self._checks.read(self._reader[number], place), place)
-        except DataError as error:
-            raise DataError(str(BadRow.at(place, str(error)))) from error
+        row = read_row(self._reader, self._checks, number)
+        if isinstance(row, BadRow):
+            raise DataError(str(row))
+        return row
 
     def values_of(self, field: str) -> Iterator[Any]:
         """Yield what each row has for one field, as it is written and unchecked.
@@ -114,11 +113,9 @@ class IndexedRows(Sequence[dict[str, Any]]):
         bad = []
         known = (n for n in getattr(self._reader, "faulty", ()) if n >= number)
         for index in (*range(number), *known):
-            place = self._reader.place(index)
-            try:
-                self._checks.read(self._reader[index], place)
-            except DataError as error:
-                bad.append(BadRow.at(place, str(error)))
+            row = read_row(self._reader, self._checks, index)
+            if isinstance(row, BadRow):
+                bad.append(row)
                 is_good[index] = False
         settle_bad_rows(bad, number, on_bad_row, most)
         if bad:

@@ -14,13 +14,14 @@ from trainbus_data.config import MIB, SPLITS, DataConfig
 from trainbus_data.curriculum import Curriculum, rows_to_begin_with
 from trainbus_data.dataset import RowsDataset
 from trainbus_data.images.picture import EmbeddedPicture, Picture
-from trainbus_data.listed_rows import ListedRows, list_rows, with_good_pictures
+from trainbus_data.listed_rows import list_rows, with_good_pictures
 from trainbus_data.pipeline_inputs import load_inputs
 from trainbus_data.readers.choose import open_reader
 from trainbus_data.rows.field_names import look, refuse_absent, refuse_shown_target
 from trainbus_data.rows.indexed_rows import IndexedRows, is_large
 from trainbus_data.rows.reading import Row
 from trainbus_data.rows.row_checks import RowChecks, required_fields
+from trainbus_data.rows.row_sequence import ListedRows
 from trainbus_data.rows.sampled_rows import SampledRows
 from training.discovery.parts import build_pair
 from training.documents.document import Key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 from trainbus_data.config import MIB, DataConfig
 from trainbus_data.dataset import collated, picture_fault, with_place
@@ -16,37 +16,11 @@ from training.errors import DataError
 from training.recipes.family import ModelFamily
 from training.recipes.reader import Reader
 
-__all__ = ["ListedRows", "list_rows", "with_good_pictures"]
+__all__ = ["list_rows", "with_good_pictures"]
 
 #: Pixels that are decoded ahead, each a byte: a second or two.
 EAGER_BYTES = 64 * MIB
 CHUNK = 64
-
-
-class ListedRows(Sequence[dict[str, Any]]):
-    """A list of rows as dicts, as ``IndexedRows`` has them: made as they are asked for.
-
-    So whoever looks at rows can change none that is trained on, and to ask for the
-    rows of a split copies none.
-
-    Args:
-        rows: are not copied.
-    """
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [row.as_dict() for row in self._rows[index]]
-        return self._rows[index].as_dict()
 
 
 def list_rows(

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset, get_worker_info
 
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.rows.fingerprint import fingerprint_of
-from trainbus_data.rows.indexed_rows import IndexedRows
 from trainbus_data.rows.reading import NUM_SHOWN, BadRow, Row
+from trainbus_data.rows.row_sequence import ListedRows, RowSequence
 from training.errors import DataError
 from training.messages.error_texts import add_note
 from training.recipes.batch import Batch
@@ -59,7 +59,7 @@ class RowsDataset(Dataset[int]):
 
     def __init__(
         self,
-        rows: Sequence[Row] | IndexedRows,
+        rows: RowSequence,
         family: ModelFamily,
         processor: Any,
         reader: Reader | None = None,
@@ -80,9 +80,9 @@ class RowsDataset(Dataset[int]):
     @property
     def rows(self) -> list[Mapping[str, Any]] | None:
         """The rows, where they are held in memory; not to be changed."""
-        if isinstance(self._rows, IndexedRows):
+        if not isinstance(self._rows, ListedRows):
             return None
-        return [row.values for row in self._rows]
+        return [row.values for row in self._rows.rows]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -90,7 +90,7 @@ class RowsDataset(Dataset[int]):
 
         Pictures are not looked at. Read once, in some 20 ms.
         """
-        return fingerprint_of(len(self), lambda index: self._row(index).as_dict())
+        return fingerprint_of(len(self), self._rows.__getitem__)
 
     @cached_property
     def source_fingerprint(self) -> str | None:
@@ -122,7 +122,7 @@ class RowsDataset(Dataset[int]):
                 it comes with its sentence alone.
         """
         try:
-            return self._collated([self._row(index) for index in indices])
+            return self._collated([self._rows.row(index) for index in indices])
         except DataError as error:
             if get_worker_info() is None:
                 raise
@@ -138,10 +138,6 @@ class RowsDataset(Dataset[int]):
             raise DataError(f"{row}; mend the picture, or leave out its row") from fault
         except DataError as error:
             raise with_place(error, rows, self._family, self._processor) from error
-
-    def _row(self, index: int) -> Row:
-        rows = self._rows
-        return rows.row(index) if isinstance(rows, IndexedRows) else rows[index]
 
 
 def collated(

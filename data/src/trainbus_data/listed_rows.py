@@ -12,6 +12,7 @@ from trainbus_data.images.open_image import ImageFault
 from trainbus_data.images.picture import Picture
 from trainbus_data.rows.reading import BadRow, Row, read_all, settle_bad_rows
 from trainbus_data.rows.row_checks import RowChecks
+from trainbus_data.rows.row_sequence import ListedRows
 from training.errors import DataError
 from training.recipes.family import ModelFamily
 from training.recipes.reader import Reader
@@ -25,7 +26,7 @@ CHUNK = 64
 
 def list_rows(
     reader: Reader, checks: RowChecks, config: DataConfig, looks: bool
-) -> list[Row]:
+) -> ListedRows:
     """Return the usable rows of a reader whose pictures are there.
 
     Args:
@@ -62,12 +63,12 @@ def _fault(picture: Picture, looks: bool) -> str:
 
 
 def with_good_pictures(
-    rows: list[Row],
+    rows: Sequence[Row],
     num_rows: int,
     family: ModelFamily,
     processor: Any,
     config: DataConfig,
-) -> list[Row]:
+) -> ListedRows:
     """Return the rows whose pictures can be decoded; the first are, under ``skip`` all.
 
     What the family keeps of them is there when training starts.
@@ -137,8 +138,8 @@ def _first_of_each_picture(rows: Sequence[Row]) -> list[Row]:
 
 
 def _without(
-    rows: list[Row], bad: list[BadRow], num_rows: int, config: DataConfig
-) -> list[Row]:
+    rows: Sequence[Row], bad: list[BadRow], num_rows: int, config: DataConfig
+) -> ListedRows:
     """Return the rows of a file that are not among the bad ones, if those are borne."""
     unusable = {row.place: row for row in reversed(bad)}  # each once
     bad = sorted(unusable.values(), key=lambda row: _in_order(row.line))
@@ -146,7 +147,7 @@ def _without(
     policy = config.on_bad_row, config.max_bad_fraction
     num_before = num_rows - len(left) - len(bad)
     settle_bad_rows(bad, num_rows, *policy, num_before=num_before)
-    return left
+    return ListedRows(left)
 
 
 def _in_order(line: int | str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import compress
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from trainbus_data.rows.reading import BadRow, Row, read_row, settle_bad_rows
 from trainbus_data.rows.row_checks import RowChecks
+from trainbus_data.rows.row_sequence import RowSequence
 from training.errors import DataError
 from training.recipes.reader import Reader
 
@@ -24,7 +25,7 @@ HELD_MB = 64
 ROW_BYTES = 512
 
 
-class IndexedRows(Sequence[dict[str, Any]]):
+class IndexedRows(RowSequence):
     """The rows of a reader, each read and checked when it is asked for.
 
     The first 2,000 rows are checked at once, and all of them with
@@ -58,22 +59,8 @@ class IndexedRows(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._reader) if self._left is None else len(self._left)
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        return self.row(index).as_dict()
-
     def row(self, index: int) -> Row:
-        """Return one row.
-
-        Raises:
-            IndexError: there is no such row.
-            DataError: it cannot be used; names its place and the reason.
-        """
+        """Return one row, or raise as ``RowSequence`` does."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)

@@ -7,24 +7,24 @@ from typing import Any, overload
 
 from trainbus_data.rows.reading import Row
 
-__all__ = ["ListedRows"]
+__all__ = ["ListedRows", "RowSequence"]
 
 
-class ListedRows(Sequence[dict[str, Any]]):
-    """A list of rows as dicts, as ``IndexedRows`` has them: made as they are asked for.
+class RowSequence(Sequence[dict[str, Any]]):
+    """Rows as dicts, each made as it is asked for.
 
     So whoever looks at rows can change none that is trained on, and to ask for the
     rows of a split copies none.
-
-    Args:
-        rows: are not copied.
     """
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows = rows
+    def row(self, index: int) -> Row:
+        """Return one row, with its place.
 
-    def __len__(self) -> int:
-        return len(self._rows)
+        Raises:
+            IndexError: there is no such row.
+            DataError: it cannot be used; names its place and the reason.
+        """
+        raise NotImplementedError
 
     @overload
     def __getitem__(self, index: int) -> dict[str, Any]: ...
@@ -32,5 +32,23 @@ class ListedRows(Sequence[dict[str, Any]]):
     def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return [row.as_dict() for row in self._rows[index]]
-        return self._rows[index].as_dict()
+            return [self[each] for each in range(*index.indices(len(self)))]
+        return self.row(index).as_dict()
+
+
+class ListedRows(RowSequence):
+    """Rows that are held in memory.
+
+    Args:
+        rows: are not copied.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def row(self, index: int) -> Row:
+        """Return one row, or raise IndexError."""
+        return self.rows[index]

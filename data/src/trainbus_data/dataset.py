@@ -162,20 +162,21 @@ def collated(
     except (ImageFault, DataError):
         raise
     except Exception as error:
-        met = [row for row in rows if _raises(family, processor, given(row), error)]
+        alone = [(row, _raised(family, processor, given(row))) for row in rows]
+        met = [row for row, own in alone if type(own) is type(error)]
         add_note(error, f"while a batch was made of {places_of(met or rows)}")
         raise
 
 
-def _raises(
-    family: ModelFamily, processor: Any, row: Mapping[str, Any], error: Exception
-) -> bool:
-    """Whether the row raises the like of ``error`` without any other beside it."""
+def _raised(
+    family: ModelFamily, processor: Any, row: Mapping[str, Any]
+) -> Exception | None:
+    """Return what the row raises without any other beside it."""
     try:
         family.collate(processor, [row])
-    except Exception as own:
-        return type(own) is type(error)
-    return False
+    except Exception as error:
+        return error
+    return None
 
 
 def places_of(rows: Sequence[Row]) -> str:
@@ -197,12 +198,9 @@ def with_place(
     That is the first row which is no batch alone; where each is, the error as it was.
     """
     for row in rows:
-        try:
-            family.collate(processor, [row.as_dict()])
-        except DataError as own:
+        own = _raised(family, processor, row.as_dict())
+        if isinstance(own, DataError):  # else another fault than what is to be told
             return DataError(str(BadRow(row.place, str(own))))
-        except Exception:
-            continue  # another fault than the one that is to be told
     return error
 
 

@@ -50,7 +50,7 @@ class LineIndex:
         self._file: int | None = None
         self._stamp = _stamp(path)
         kept = cache_folder("lines") / f"{_digest(path, self._stamp)}.npz"
-        self._starts, self._left_out = _load(kept) or _build(path, kept)
+        self._starts, self._blanks = _load(kept) or _build(path, kept)
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -63,7 +63,7 @@ class LineIndex:
     def number_of(self, index: int) -> int:
         """Return the line's number in the file, from 1, every line counted."""
         start = self._starts[index]
-        return index + 1 + int(np.searchsorted(self._left_out, start))
+        return index + 1 + int(np.searchsorted(self._blanks, start))
 
     def read(self, index: int) -> bytes:
         """Return the line without its end; at most ``MAX_LINE_BYTES`` + 1 bytes.
@@ -77,12 +77,6 @@ class LineIndex:
         size = min(end - start, MAX_LINE_BYTES + 2)
         raw = os.pread(self._opened(), size, start)
         return raw.partition(b"\n")[0]
-
-    def keep(self, is_kept: npt.NDArray[np.bool_]) -> None:
-        """Leave out every line for which ``is_kept`` (N,) is False."""
-        dropped = self._starts[~is_kept]
-        self._left_out = np.sort(np.concatenate([self._left_out, dropped]))
-        self._starts = self._starts[is_kept]
 
     def _opened(self) -> int:
         if self._file is None:

@@ -201,11 +201,7 @@ class AskedRows:
 
 def _missing(row: Row) -> str:
     """Return what to say of a row whose picture is not there, else ``""``."""
-    gone = {each.key for each in row.pictures if not each.is_there}
-    for name, value in row.values.items():
-        if getattr(value, "key", None) in gone:
-            return f"{name} {str(value)!r} {value.mistake}"
-    return ""
+    return row.told_of({p.key: p.mistake for p in row.pictures if not p.is_there})
 
 
 def _place(key: Key) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import Dataset, get_worker_info
 
 from trainbus_data.images.open_image import ImageFault
+from trainbus_data.images.picture import Picture
 from trainbus_data.rows.fingerprint import fingerprint_of
 from trainbus_data.rows.reading import NUM_SHOWN, BadRow, Row
 from trainbus_data.rows.row_sequence import ListedRows, RowSequence
@@ -209,9 +210,9 @@ def picture_fault(rows: Sequence[Row], fault: ImageFault) -> tuple[int, str]:
 
     Where the fault names no picture that is the first row.
     """
-    key = getattr(fault.picture, "key", None)
+    picture = fault.picture
+    faults = {picture.key: fault} if isinstance(picture, Picture) else {}
     for place, row in enumerate(rows):
-        for name, value in row.values.items():
-            if key is not None and getattr(value, "key", None) == key:
-                return place, f"{name} {str(value)!r} {fault}"
+        if told := row.told_of(faults):
+            return place, told
     return 0, f"or a row beside it has a picture that {fault}"

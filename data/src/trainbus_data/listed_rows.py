@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainbus_data.config import MIB, DataConfig
@@ -41,13 +42,7 @@ def list_rows(
     pictures = {p.key: p for row in rows for p in row.pictures}
     told = {key: _fault(picture, looks) for key, picture in pictures.items()}
     faults = {key: fault for key, fault in told.items() if fault}
-    for row in rows:
-        gone = [n for n, v in row.values.items() if getattr(v, "key", None) in faults]
-        for name in gone[:1]:
-            picture: Picture = row.values[name]
-            reason = f"{name} {str(picture)!r} {faults[picture.key]}"
-            bad.append(BadRow(row.place, reason))
-    return _without(rows, bad, len(reader), config)
+    return _without(rows, [*bad, *_bad_by(faults, rows)], len(reader), config)
 
 
 def _fault(picture: Picture, looks: bool) -> str:
@@ -82,22 +77,14 @@ def with_good_pictures(
     Raises:
         DataError: one cannot, and ``config`` does not bear it.
     """
-    most = min(EAGER_BYTES, config.cache_mb * MIB)
-    if config.on_bad_row == "skip":
-        most = -1  # no bound
+    eager = min(EAGER_BYTES, config.cache_mb * MIB)
+    most = math.inf if config.on_bad_row == "skip" else eager
     left = _first_of_each_picture(rows)
     faults: dict[str, str] = {}
-    while left and (most < 0 or most > 0):
+    while left and most > 0:
         chunk, left = left[:CHUNK], left[CHUNK:]
-        num_pixels = _decode(chunk, family, processor, faults)
-        most = most if most < 0 else max(0, most - num_pixels)
-    bad = [
-        BadRow(row.place, f"{name} {str(value)!r} {faults[value.key]}")
-        for row in rows
-        for name, value in row.values.items()
-        if isinstance(value, Picture) and value.key in faults
-    ]
-    return _without(rows, bad, num_rows, config)
+        most -= _decode(chunk, family, processor, faults)
+    return _without(rows, _bad_by(faults, rows), num_rows, config)
 
 
 def _decode(
@@ -124,6 +111,11 @@ def _decode(
         else:
             return sum(v.numel() for v in batch.values() if v.is_floating_point())
     return 0
+
+
+def _bad_by(faults: Mapping[str, str], rows: Sequence[Row]) -> list[BadRow]:
+    """Return the rows with a picture that is among ``faults``."""
+    return [BadRow(r.place, told) for r in rows if (told := r.told_of(faults))]
 
 
 def _first_of_each_picture(rows: Sequence[Row]) -> list[Row]:

@@ -54,6 +54,17 @@ class Row:
         """What it shows."""
         return [value for value in self.values.values() if isinstance(value, Picture)]
 
+    def told_of(self, faults: Mapping[str, object]) -> str:
+        """Return what to say of the first picture with a fault; ``""``: none has one.
+
+        Args:
+            faults: key of a picture -> a phrase that goes on from its name.
+        """
+        for name, value in self.values.items():
+            if isinstance(value, Picture) and value.key in faults:
+                return f"{name} {str(value)!r} {faults[value.key]}"
+        return ""
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, JSON values only."""
         return dict(self.values)

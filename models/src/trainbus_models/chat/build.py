@@ -37,12 +37,8 @@ def build_processor(
 ) -> Any:
     """Return an Idefics3Processor whose vocabulary is learnt from ``texts``.
 
-    Args:
-        texts: what users and assistants say.
-        vocab_size: most tokens; 256 bytes and the special ones are always among them.
-        image_size: side of the square images, in pixels.
-        patch_size: side of an image patch, in pixels.
-        max_text_length: most tokens of a text, those of the picture included.
+    These are what users and assistants say; all else is as ``Chat.build`` says.
+
     Raises:
         ConfigError: ``vocab_size`` is too small.
     """
@@ -85,16 +81,8 @@ def build_model(
 ) -> Any:
     """Return an Idefics3ForConditionalGeneration with random weights, in eval mode.
 
-    Args:
-        tokenizer: that of its processor.
-        hidden_size: width of both stacks.
-        vision_layers: layers of the image encoder.
-        text_layers: layers of the decoder.
-        num_attention_heads: must divide ``hidden_size``.
-        patch_size: side of an image patch, in pixels; must divide ``image_size``.
-        image_size: side of the square images, in pixels.
-        initializer_range: standard deviation of the weights.
-        seed: of the weights; the global random state is left as it was.
+    It reads the tokens of ``tokenizer``; all else is as ``Chat.build`` says.
+
     Raises:
         ConfigError: the sizes do not divide.
     """

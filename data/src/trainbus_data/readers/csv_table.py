@@ -20,6 +20,7 @@ from trainbus_data.rows.json_lines import (
     not_utf_8,
     show,
 )
+from trainbus_data.unreadable import or_data_error
 from training.errors import ConfigError, DataError
 from training.files.named_paths import named_path, open_file
 
@@ -102,10 +103,8 @@ class _Table:
         self._line = ""  # that was read last
 
     def rows(self) -> Iterator[Item]:
-        try:
+        with or_data_error(self._path):
             file = open_file(self._path)
-        except OSError as error:
-            raise DataError(f"cannot read {self._path}: {error.strerror}") from error
         with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
             # It is the whole process's, so it is only ever raised.
             csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
@@ -250,11 +249,8 @@ def _leaves_a_quote_open(line: str, separator: str) -> bool:
 
 def _declared(path: Path) -> str | None:
     """Return which separator the first line says, if it says one."""
-    try:
-        with open_file(path) as file:
-            first = file.readline(32)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    with or_data_error(path), open_file(path) as file:
+        first = file.readline(32)
     found = _SAYS.match(first.decode("utf-8-sig", "replace").rstrip("\r\n"))
     return found[1] if found else None
 

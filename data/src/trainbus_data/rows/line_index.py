@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from trainbus_data.rows.cache import cache_folder, make_room, was_used
 from trainbus_data.rows.json_lines import MAX_LINE_BYTES
+from trainbus_data.unreadable import or_data_error
 from training.errors import DataError
 from training.files.durable import write_durably
 from training.files.named_paths import open_file
@@ -97,11 +98,8 @@ class LineIndex:
 
 def _stamp(path: Path) -> tuple[int, int]:
     """Return (bytes, time of the last change in ns)."""
-    try:
-        with open_file(path) as file:
-            found = os.fstat(file.fileno())
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    with or_data_error(path), open_file(path) as file:
+        found = os.fstat(file.fileno())
     return found.st_size, found.st_mtime_ns
 
 
@@ -125,10 +123,8 @@ def _load(kept: Path) -> tuple[Offsets, Offsets] | None:
 
 def _build(path: Path, kept: Path) -> tuple[Offsets, Offsets]:
     """Return (starts of lines, starts of blank lines), and try to keep them."""
-    try:
+    with or_data_error(path):
         starts, blanks = _scan(path)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
     try:
         write_durably(kept, lambda file: np.savez(file, starts=starts, blanks=blanks))
         make_room(kept.parent, MOST_KEPT_BYTES)

@@ -145,15 +145,15 @@ class DataPipeline:
 
     def get_train_dataloader(self) -> DataLoader[int] | None:
         """Return a loader of training batches, or None without training rows."""
-        return self._loader("train", self.config.batch_size, self.config.shuffle)
+        return self._loader("train")
 
     def get_val_dataloader(self) -> DataLoader[int] | None:
         """Return a loader of validation batches in file order, or None."""
-        return self._loader("validation", self._eval_batch_size, shuffle=False)
+        return self._loader("validation")
 
     def get_test_dataloader(self) -> DataLoader[int] | None:
         """Return a loader of test batches in file order, or None."""
-        return self._loader("test", self._eval_batch_size, shuffle=False)
+        return self._loader("test")
 
     def rows(self, split: str) -> Sequence[dict[str, Any]]:
         """Return the rows of ``train``, ``validation`` or ``test``; [] if unset.
@@ -175,10 +175,8 @@ class DataPipeline:
 
     def num_batches(self, split: str) -> int:
         """Return the batches of a pass over ``split``, from its rows; no processor."""
-        size = self.config.batch_size if split == "train" else self._eval_batch_size
-        drops = self.config.drop_last and split == "train"
         # Not divided here: torch says how many batches its loaders give.
-        return len(BatchSampler(range(len(self.rows(split))), size, drops))
+        return len(BatchSampler(range(len(self.rows(split))), *self._batching(split)))
 
     def beginning(self) -> str:
         """Return which rows are trained on alone at first, in words; ``""``: none.
@@ -216,9 +214,12 @@ class DataPipeline:
         most = self.config.index_above_mb
         return split in self._sources and is_large(self._reader(split), most)
 
-    @property
-    def _eval_batch_size(self) -> int:
-        return self.config.eval_batch_size or self.config.batch_size
+    def _batching(self, split: str) -> tuple[int, bool]:
+        """Return the rows of a batch, and whether one that is not full is left out."""
+        config = self.config
+        if split == "train":
+            return config.batch_size, config.drop_last
+        return config.eval_batch_size or config.batch_size, False
 
     @cached_property
     def _sources(self) -> dict[str, Path | dict[str, Any]]:
@@ -260,7 +261,7 @@ class DataPipeline:
         for field in self.config.fields:
             if field not in self.task.fields:
                 raise ConfigError(
-                    f"{self._locate(('data', 'fields', field))} is no field of the task"
+                    f"{self._place_of(field)} is no field of the task"
                     f"{did_you_mean(field, self.task.fields)}; its fields are: "
                     f"{', '.join(self.task.fields)}"
                 )
@@ -268,8 +269,12 @@ class DataPipeline:
             self.task.target,
             required_fields(self.task, needs_target=False),
             self.config.fields,
-            lambda field: self._locate(("data", "fields", field)),
+            self._place_of,
         )
+
+    def _place_of(self, field: str) -> str:
+        """Return where the configuration names a field of the task."""
+        return self._locate(("data", "fields", field))
 
     def _refuse_absent_fields(self, split: str) -> None:
         """Refuse names of fields that no row of ``split`` has.
@@ -290,7 +295,7 @@ class DataPipeline:
             look(self._reader(split), wanted),
             needed,
             names,
-            lambda field: self._locate(("data", "fields", field)),
+            self._place_of,
             lambda name: any(
                 not look(self._reader(each), [name]).absent for each in others
             ),
@@ -321,20 +326,20 @@ class DataPipeline:
                 )
         return self._rows[split]
 
-    def _loader(
-        self, split: str, batch_size: int, shuffle: bool
-    ) -> DataLoader[int] | None:
+    def _loader(self, split: str) -> DataLoader[int] | None:
         if self._datasets is None:
             raise ConfigError("the pipeline is not set up; call setup() first")
         dataset = self._datasets.get(split)
         if dataset is None:
             return None
         num_workers = self.config.num_workers
+        batch_size, drop_last = self._batching(split)
+        is_shuffled = split == "train" and self.config.shuffle
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            sampler=self._order(len(dataset)) if shuffle else None,
-            drop_last=self.config.drop_last and split == "train",
+            sampler=self._order(len(dataset)) if is_shuffled else None,
+            drop_last=drop_last,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             timeout=self.config.worker_timeout if num_workers else 0,

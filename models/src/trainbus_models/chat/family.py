@@ -264,10 +264,8 @@ class Chat(TransformersFamily):
     def _check_lengths(
         self, processor: Any, asked: Sequence[str], prompts: Mapping[str, Any]
     ) -> None:
-        limit = self.max_prompt_length
         allowed = processor.tokenizer.model_max_length
-        if limit is None:
-            limit = allowed - self.max_answer_length
+        limit = self.max_prompt_length or allowed - self.max_answer_length
         if prompts["input_ids"].shape[1] <= limit or limit > NO_LIMIT:
             return
         lengths = prompts["attention_mask"].sum(dim=1).tolist()

@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from trainbus_data.collating import collated, picture_fault, places_of
 from trainbus_data.data_pipeline import NUM_SHOWN
-from trainbus_data.dataset import collated, picture_fault, places_of
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.readers.choose import open_reader
 from trainbus_data.rows.field_names import look, refuse_absent

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainbus_data.collating import collated, picture_fault, with_place
 from trainbus_data.config import MIB, DataConfig
-from trainbus_data.dataset import collated, picture_fault, with_place
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.images.picture import Picture
 from trainbus_data.rows.reading import BadRow, Row, read_all, settle_bad_rows

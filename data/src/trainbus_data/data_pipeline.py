@@ -283,7 +283,7 @@ class DataPipeline:
         """
         names = dict(self.config.fields)
         needed = required_fields(self.task, needs_target=split != "test")
-        if split == "test" and self.task.target not in needed:
+        if split == "test":
             names.pop(self.task.target, None)
         others = [each for each in self._sources if each != split]
         for field, other in self.task.instead.items():

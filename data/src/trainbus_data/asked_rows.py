@@ -187,8 +187,9 @@ class AskedRows:
         bad, is_held = dict[int, BadRow](), not is_large(self._reader)
         for index in range(len(self)):
             row = self._read(index)
-            if isinstance(row, Row) and (reason := _missing(row)):
-                row = BadRow(row.place, reason)
+            if isinstance(row, Row):
+                gone = {p.key: why for p in row.pictures if (why := p.absence)}
+                row = BadRow(row.place, row.told_of(gone)) if gone else row
             if isinstance(row, BadRow):
                 bad[index] = row
                 continue
@@ -197,11 +198,6 @@ class AskedRows:
             if len(self._shown) < NUM_SHOWN:
                 self._shown.append(row)
         return bad
-
-
-def _missing(row: Row) -> str:
-    """Return what to say of a row whose picture is not there, else ``""``."""
-    return row.told_of({p.key: p.mistake for p in row.pictures if not p.is_there})
 
 
 def _place(key: Key) -> str:

@@ -47,14 +47,13 @@ def list_rows(
 
 def _fault(picture: Picture, looks: bool) -> str:
     """Return why a picture cannot be used, as far as that is quickly seen."""
-    if not picture.is_there:
-        return picture.mistake
-    if looks:
+    absence = picture.absence
+    if looks and not absence:
         try:
             picture.look()
         except ImageFault as fault:
             return str(fault)
-    return ""
+    return absence
 
 
 def with_good_pictures(

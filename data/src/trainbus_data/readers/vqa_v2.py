@@ -100,7 +100,8 @@ def _rows_of(
 def _row_of(question: dict[str, Any], pictures: PicturePattern) -> dict[str, Any]:
     if "question" not in question:
         raise UnusableRow("lacks 'question'")
-    row = {"image": pictures.fill(question), "question": question["question"]}
+    shown = pictures.add_to(question)
+    row = {name: shown[name] for name in ("image", "question")}
     name = question.get("question_id")
     if name is None:
         return row

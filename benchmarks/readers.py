@@ -110,7 +110,7 @@ def open_once(reader: str, options: dict[str, Any]) -> dict[str, Any]:
         "rows": len(rows),
         "cpu_seconds": round(seconds, 2),
         "row_us": round((time.process_time() - started) / 1000 * 1e6, 1),
-        "bytes_a_row": (index._starts.nbytes + index._left_out.nbytes) / len(rows),
+        "bytes_a_row": (index._starts.nbytes + index._blanks.nbytes) / len(rows),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 

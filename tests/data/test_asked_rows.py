@@ -14,6 +14,7 @@ from PIL import Image
 from trainbus_data.asked import batch_of
 from trainbus_data.asked_rows import AskedRows
 from trainbus_data.dataset import RowsDataset
+from trainbus_data.rows.row_sequence import ListedRows
 from trainbus_data.vqa.task import VQA
 from training import Batch, DataError, ModelFamily, Task
 
@@ -259,7 +260,7 @@ def test_what_a_family_raises_comes_with_the_places_of_the_rows_it_is_about(
     assert note.startswith("while a batch was made of ")
     assert note.endswith(f"/{place}")
     assert not isinstance(caught.value, DataError)
-    dataset = RowsDataset([*rows._held.values()], Reads(most), None)
+    dataset = RowsDataset(ListedRows([*rows._held.values()]), Reads(most), None)
     with pytest.raises(kind) as told:  # and so of a run and an evaluation
         dataset.collate(range(4))
     assert told.value.__notes__ == [note]

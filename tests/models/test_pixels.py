@@ -90,7 +90,7 @@ def test_a_card_normalises_to_the_same_bits(tiny, by_formula):
     normalise = PixelCache(processor, MIB).normalise
     if not by_formula:
         table = normalise(EVERY_BYTE)[0, :, 0].contiguous().numpy().tobytes()
-        normalise = Normalisation(None, None, table)
+        normalise = Normalisation(table)
     on_card = normalise(EVERY_BYTE.to("cuda"))
     assert torch.equal(on_card.cpu(), normalise(EVERY_BYTE))
 

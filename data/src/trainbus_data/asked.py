@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainbus_data.dataset import picture_fault
+from trainbus_data.collating import picture_fault
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.rows.json_lines import UnusableRow
 from trainbus_data.rows.reading import Row

@@ -7,13 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from trainbus_data.collating import collated, picture_fault, places_of
 from trainbus_data.data_pipeline import NUM_SHOWN
-from trainbus_data.dataset import collated, picture_fault, places_of
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.readers.choose import open_reader
 from trainbus_data.rows.field_names import look, refuse_absent
 from trainbus_data.rows.indexed_rows import is_large
-from trainbus_data.rows.reading import BadRow, Row, settle_bad_rows
+from trainbus_data.rows.reading import BadRow, Row, read_row, settle_bad_rows
 from trainbus_data.rows.row_checks import RowChecks, required_fields
 from training.documents.document import Key
 from training.errors import DataError
@@ -167,48 +167,37 @@ class AskedRows:
         reason = str(error)
         if isinstance(error, ImageFault):
             _, reason = picture_fault([row], error)
-        self._bad[index] = BadRow.at(row.place, reason)
+        self._bad[index] = BadRow(row.place, reason)
 
     def _read_all(self, indices: Iterable[int]) -> list[tuple[int, Row]]:
         """Return the rows of these numbers that are still as they were checked."""
         rows = []
         for index in indices:
-            try:
-                rows.append((index, self._held.get(index) or self._read(index)))
-            except DataError as error:  # the file has changed
-                place = self._reader.place(index)
-                self._bad[index] = BadRow.at(place, str(error))
+            row = self._held.get(index) or self._read(index)
+            if isinstance(row, BadRow):  # the file has changed
+                self._bad[index] = row
+            else:
+                rows.append((index, row))
         return rows
 
-    def _read(self, index: int) -> Row:
-        place = self._reader.place(index)
-        return Row(self._checks.read(self._reader[index], place), place)
+    def _read(self, index: int) -> Row | BadRow:
+        return read_row(self._reader, self._checks, index)
 
     def _check(self) -> dict[int, BadRow]:
         bad, is_held = dict[int, BadRow](), not is_large(self._reader)
         for index in range(len(self)):
-            try:
-                row = self._read(index)
-                reason = _missing(row)
-            except DataError as error:
-                reason = str(error)
-            if reason:
-                bad[index] = BadRow.at(self._reader.place(index), reason)
+            row = self._read(index)
+            if isinstance(row, Row):
+                gone = {p.key: why for p in row.pictures if (why := p.absence)}
+                row = BadRow(row.place, row.told_of(gone)) if gone else row
+            if isinstance(row, BadRow):
+                bad[index] = row
                 continue
             if is_held:
                 self._held[index] = row
             if len(self._shown) < NUM_SHOWN:
                 self._shown.append(row)
         return bad
-
-
-def _missing(row: Row) -> str:
-    """Return what to say of a row whose picture is not there, else ``""``."""
-    gone = {each.key for each in row.pictures if not each.is_there}
-    for name, value in row.values.items():
-        if getattr(value, "key", None) in gone:
-            return f"{name} {str(value)!r} {value.mistake}"
-    return ""
 
 
 def _place(key: Key) -> str:

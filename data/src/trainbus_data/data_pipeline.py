@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
-from trainbus_data.config import MIB, SPLITS, DataConfig
+from trainbus_data.config import MIB, SPLITS, DataConfig, SyntheticConfig
 from trainbus_data.curriculum import Beginning, Curriculum, rows_to_begin_with
 from trainbus_data.dataset import RowsDataset
 from trainbus_data.images.picture import EmbeddedPicture, Picture
-from trainbus_data.listed_rows import ListedRows, list_rows, with_good_pictures
+from trainbus_data.listed_rows import list_rows, with_good_pictures
 from trainbus_data.pipeline_inputs import load_inputs
 from trainbus_data.readers.choose import open_reader
 from trainbus_data.rows.field_names import look, refuse_absent, refuse_shown_target
 from trainbus_data.rows.indexed_rows import IndexedRows, is_large
-from trainbus_data.rows.reading import Row
 from trainbus_data.rows.row_checks import RowChecks, required_fields
+from trainbus_data.rows.row_sequence import ListedRows
 from trainbus_data.rows.sampled_rows import SampledRows
 from training.discovery.parts import build_pair
 from training.documents.document import Key
@@ -89,9 +90,8 @@ class DataPipeline:
         self.use_processor(processor, bos_token_id)
         self._locate = locate or inputs.locate
         self._folder = folder
-        self._sources: dict[str, Path | dict[str, Any]] | None = None
         self._readers: dict[str, Reader] = {}
-        self._rows: dict[str, list[Row] | IndexedRows] = {}
+        self._rows: dict[str, ListedRows | IndexedRows] = {}
         self._first: list[int] | None = None
 
     def use_processor(self, processor: Any, bos_token_id: int | None = None) -> None:
@@ -121,20 +121,20 @@ class DataPipeline:
         """
         if self._datasets is not None:
             return
-        rows = {split: self._read(split) for split in self._resolve()}
+        rows = {split: self._read(split) for split in self._sources}
         load = getattr(self.family, "load_processor", None)
         if self.processor is None and load is not None:
             self.processor = load()
         datasets: dict[str, RowsDataset] = {}
         for split, part in rows.items():
             self.family.split = ""  # no split's rows are shown to it yet
-            if isinstance(part, list):
+            if isinstance(part, ListedRows):
                 num_rows = len(self._reader(split))
                 part = with_good_pictures(
-                    part, num_rows, self.family, self.processor, self.config
+                    part.rows, num_rows, self.family, self.processor, self.config
                 )
                 self._rows[split] = part
-                shown: Sequence[Any] = [row.values for row in part]
+                shown: Sequence[Any] = [row.values for row in part.rows]
             else:
                 shown = SampledRows(part, NUM_SHOWN)  # held by nobody: a row at a time
             self.family.split = split
@@ -147,15 +147,15 @@ class DataPipeline:
 
     def get_train_dataloader(self) -> DataLoader[int] | None:
         """Return a loader of training batches, or None without training rows."""
-        return self._loader("train", self.config.batch_size, self.config.shuffle)
+        return self._loader("train")
 
     def get_val_dataloader(self) -> DataLoader[int] | None:
         """Return a loader of validation batches in file order, or None."""
-        return self._loader("validation", self._eval_batch_size, shuffle=False)
+        return self._loader("validation")
 
     def get_test_dataloader(self) -> DataLoader[int] | None:
         """Return a loader of test batches in file order, or None."""
-        return self._loader("test", self._eval_batch_size, shuffle=False)
+        return self._loader("test")
 
     def rows(self, split: str) -> Sequence[dict[str, Any]]:
         """Return the rows of ``train``, ``validation`` or ``test``; [] if unset.
@@ -173,17 +173,12 @@ class DataPipeline:
                 f"{split!r} is not a split{did_you_mean(split, SPLITS)}; known here: "
                 f"{', '.join(SPLITS)}"
             )
-        if split not in self._resolve():
-            return []
-        rows = self._read(split)
-        return ListedRows(rows) if isinstance(rows, list) else rows
+        return self._read(split) if split in self._sources else []
 
     def num_batches(self, split: str) -> int:
         """Return the batches of a pass over ``split``, from its rows; no processor."""
-        size = self.config.batch_size if split == "train" else self._eval_batch_size
-        drops = self.config.drop_last and split == "train"
         # Not divided here: torch says how many batches its loaders give.
-        return len(BatchSampler(range(len(self.rows(split))), size, drops))
+        return len(BatchSampler(range(len(self.rows(split))), *self._batching(split)))
 
     def beginning(self) -> Beginning | None:
         """Return which rows are trained on alone at first; None: all come at once.
@@ -219,31 +214,27 @@ class DataPipeline:
 
     def is_indexed(self, split: str) -> bool:
         """Whether the rows of ``split`` are too many to be held in memory."""
-        if split not in self._resolve():
-            return False
-        return is_large(self._reader(split), self.config.index_above_mb)
+        most = self.config.index_above_mb
+        return split in self._sources and is_large(self._reader(split), most)
 
-    @property
-    def _eval_batch_size(self) -> int:
-        return self.config.eval_batch_size or self.config.batch_size
+    def _batching(self, split: str) -> tuple[int, bool]:
+        """Return the rows of a batch, and whether one that is not full is left out."""
+        config = self.config
+        if split == "train":
+            return config.batch_size, config.drop_last
+        return config.eval_batch_size or config.batch_size, False
 
-    def _resolve(self) -> dict[str, Path | dict[str, Any]]:
-        """Return split -> source; draws the synthetic pictures at the first call."""
-        if self._sources is None:
-            if self.config.synthetic is None:
-                found = {
-                    s: self.config.path_of(s) or getattr(self.config, s) for s in SPLITS
-                }
-                self._sources = {key: each for key, each in found.items() if each}
-            else:
-                self._sources = self._draw()
-        return self._sources
+    @cached_property
+    def _sources(self) -> dict[str, Path | dict[str, Any]]:
+        """Split -> source; draws the synthetic pictures when it is first asked for."""
+        if self.config.synthetic is not None:
+            return self._draw(self.config.synthetic)
+        found = {s: self.config.path_of(s) or getattr(self.config, s) for s in SPLITS}
+        return {split: source for split, source in found.items() if source}
 
-    def _draw(self) -> dict[str, Path | dict[str, Any]]:
+    def _draw(self, synthetic: SyntheticConfig) -> dict[str, Path | dict[str, Any]]:
         from trainbus_data.vqa.synthetic import write_shapes
 
-        synthetic = self.config.synthetic
-        assert synthetic is not None
         if synthetic.folder is None and self._folder is None:
             raise ConfigError(
                 "data.synthetic.folder is null and the caller names no folder; say "
@@ -262,7 +253,7 @@ class DataPipeline:
         if split not in self._readers:
             config = self.config
             settings = {"index_above_mb": config.index_above_mb}
-            source = self._resolve()[split]
+            source = self._sources[split]
             reader = open_reader(split, source, settings, self._locate, config.root)
             self._refuse_fields()
             self._readers[split] = reader
@@ -273,7 +264,7 @@ class DataPipeline:
         for field in self.config.fields:
             if field not in self.task.fields:
                 raise ConfigError(
-                    f"{self._locate(('data', 'fields', field))} is no field of the task"
+                    f"{self._place_of(field)} is no field of the task"
                     f"{did_you_mean(field, self.task.fields)}; its fields are: "
                     f"{', '.join(self.task.fields)}"
                 )
@@ -281,8 +272,12 @@ class DataPipeline:
             self.task.target,
             required_fields(self.task, needs_target=False),
             self.config.fields,
-            lambda field: self._locate(("data", "fields", field)),
+            self._place_of,
         )
+
+    def _place_of(self, field: str) -> str:
+        """Return where the configuration names a field of the task."""
+        return self._locate(("data", "fields", field))
 
     def _refuse_absent_fields(self, split: str) -> None:
         """Refuse names of fields that no row of ``split`` has.
@@ -291,9 +286,9 @@ class DataPipeline:
         """
         names = dict(self.config.fields)
         needed = required_fields(self.task, needs_target=split != "test")
-        if split == "test" and self.task.target not in needed:
+        if split == "test":
             names.pop(self.task.target, None)
-        others = [each for each in self._resolve() if each != split]
+        others = [each for each in self._sources if each != split]
         for field, other in self.task.instead.items():
             if field in needed and field not in names:
                 there = look(self._reader(split), [names.get(other, other)])
@@ -303,13 +298,13 @@ class DataPipeline:
             look(self._reader(split), wanted),
             needed,
             names,
-            lambda field: self._locate(("data", "fields", field)),
+            self._place_of,
             lambda name: any(
                 not look(self._reader(each), [name]).absent for each in others
             ),
         )
 
-    def _read(self, split: str) -> list[Row] | IndexedRows:
+    def _read(self, split: str) -> ListedRows | IndexedRows:
         if split not in self._rows:
             config, reader = self.config, self._reader(split)
             self._refuse_absent_fields(split)
@@ -334,20 +329,20 @@ class DataPipeline:
                 )
         return self._rows[split]
 
-    def _loader(
-        self, split: str, batch_size: int, shuffle: bool
-    ) -> DataLoader[int] | None:
+    def _loader(self, split: str) -> DataLoader[int] | None:
         if self._datasets is None:
             raise ConfigError("the pipeline is not set up; call setup() first")
         dataset = self._datasets.get(split)
         if dataset is None:
             return None
         num_workers = self.config.num_workers
+        batch_size, drop_last = self._batching(split)
+        is_shuffled = split == "train" and self.config.shuffle
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            sampler=self._order(len(dataset)) if shuffle else None,
-            drop_last=self.config.drop_last and split == "train",
+            sampler=self._order(len(dataset)) if is_shuffled else None,
+            drop_last=drop_last,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             timeout=self.config.worker_timeout if num_workers else 0,

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from torch.utils.data import Dataset, get_worker_info
 
+from trainbus_data.collating import collated, picture_fault, with_place
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.rows.fingerprint import fingerprint_of
-from trainbus_data.rows.indexed_rows import IndexedRows
-from trainbus_data.rows.reading import NUM_SHOWN, BadRow, Row
+from trainbus_data.rows.reading import BadRow, Row
+from trainbus_data.rows.row_sequence import ListedRows, RowSequence
 from training.errors import DataError
-from training.messages.error_texts import add_note
 from training.recipes.batch import Batch
 from training.recipes.family import ModelFamily
 from training.recipes.reader import Reader
 
-__all__ = [
-    "RowsDataset",
-    "WorkerDataError",
-    "collated",
-    "picture_fault",
-    "places_of",
-    "with_place",
-]
+__all__ = ["RowsDataset", "WorkerDataError"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +52,7 @@ class RowsDataset(Dataset[int]):
 
     def __init__(
         self,
-        rows: Sequence[Row] | IndexedRows,
+        rows: RowSequence,
         family: ModelFamily,
         processor: Any,
         reader: Reader | None = None,
@@ -80,9 +73,9 @@ class RowsDataset(Dataset[int]):
     @property
     def rows(self) -> list[Mapping[str, Any]] | None:
         """The rows, where they are held in memory; not to be changed."""
-        if isinstance(self._rows, IndexedRows):
+        if not isinstance(self._rows, ListedRows):
             return None
-        return [row.values for row in self._rows]
+        return [row.values for row in self._rows.rows]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -90,7 +83,7 @@ class RowsDataset(Dataset[int]):
 
         Pictures are not looked at. Read once, in some 20 ms.
         """
-        return fingerprint_of(len(self), lambda index: self._row(index).as_dict())
+        return fingerprint_of(len(self), self._rows.__getitem__)
 
     @cached_property
     def source_fingerprint(self) -> str | None:
@@ -122,7 +115,7 @@ class RowsDataset(Dataset[int]):
                 it comes with its sentence alone.
         """
         try:
-            return self._collated([self._row(index) for index in indices])
+            return self._collated([self._rows.row(index) for index in indices])
         except DataError as error:
             if get_worker_info() is None:
                 raise
@@ -134,90 +127,7 @@ class RowsDataset(Dataset[int]):
             return collated(self._family, self._processor, rows)
         except ImageFault as fault:
             place, reason = picture_fault(rows, fault)
-            row = BadRow.at(rows[place].place, reason)
+            row = BadRow(rows[place].place, reason)
             raise DataError(f"{row}; mend the picture, or leave out its row") from fault
         except DataError as error:
             raise with_place(error, rows, self._family, self._processor) from error
-
-    def _row(self, index: int) -> Row:
-        rows = self._rows
-        return rows.row(index) if isinstance(rows, IndexedRows) else rows[index]
-
-
-def collated(
-    family: ModelFamily,
-    processor: Any,
-    rows: Sequence[Row],
-    given: Callable[[Row], Mapping[str, Any]] = Row.as_dict,
-) -> Batch:
-    """Return the batch that a family makes of rows.
-
-    What it raises that is no fault of theirs, so that no row can be left out for it,
-    comes with a note of where they stand.
-
-    Args:
-        family: makes batches.
-        processor: what it takes.
-        rows: at least one.
-        given: what the family is given of a row.
-    """
-    try:
-        return family.collate(processor, [given(row) for row in rows])
-    except (ImageFault, DataError):
-        raise
-    except Exception as error:
-        met = [row for row in rows if _raises(family, processor, given(row), error)]
-        add_note(error, f"while a batch was made of {places_of(met or rows)}")
-        raise
-
-
-def _raises(
-    family: ModelFamily, processor: Any, row: Mapping[str, Any], error: Exception
-) -> bool:
-    """Whether the row raises the like of ``error`` without any other beside it."""
-    try:
-        family.collate(processor, [row])
-    except Exception as own:
-        return type(own) is type(error)
-    return False
-
-
-def places_of(rows: Sequence[Row]) -> str:
-    """Return where rows stand, as in ``"train.jsonl:7, 9"``."""
-    lines: dict[str, list[str]] = {}
-    for row in rows[:NUM_SHOWN]:
-        path, _, line = row.place.rpartition(":")
-        lines.setdefault(path, []).append(line)
-    told = ", ".join(f"{path}:{', '.join(some)}" for path, some in lines.items())
-    more = len(rows) - NUM_SHOWN
-    return told + (f" and {more} more" if more > 0 else "")
-
-
-def with_place(
-    error: DataError, rows: Sequence[Row], family: ModelFamily, processor: Any
-) -> DataError:
-    """Return what a family says of a batch with the place of the row that it is about.
-
-    That is the first row which is no batch alone; where each is, the error as it was.
-    """
-    for row in rows:
-        try:
-            family.collate(processor, [row.as_dict()])
-        except DataError as own:
-            return DataError(str(BadRow.at(row.place, str(own))))
-        except Exception:
-            continue  # another fault than the one that is to be told
-    return error
-
-
-def picture_fault(rows: Sequence[Row], fault: ImageFault) -> tuple[int, str]:
-    """Return which of ``rows`` has the picture with that fault, and the reason.
-
-    Where the fault names no picture that is the first row.
-    """
-    key = getattr(fault.picture, "key", None)
-    for place, row in enumerate(rows):
-        for name, value in row.values.items():
-            if key is not None and getattr(value, "key", None) == key:
-                return place, f"{name} {str(value)!r} {fault}"
-    return 0, f"or a row beside it has a picture that {fault}"

@@ -2,56 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
-from typing import Any, overload
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from trainbus_data.collating import collated, picture_fault, with_place
 from trainbus_data.config import MIB, DataConfig
-from trainbus_data.dataset import collated, picture_fault, with_place
 from trainbus_data.images.open_image import ImageFault
 from trainbus_data.images.picture import Picture
 from trainbus_data.rows.reading import BadRow, Row, read_all, settle_bad_rows
 from trainbus_data.rows.row_checks import RowChecks
+from trainbus_data.rows.row_sequence import ListedRows
 from training.errors import DataError
 from training.recipes.family import ModelFamily
 from training.recipes.reader import Reader
 
-__all__ = ["ListedRows", "list_rows", "with_good_pictures"]
+__all__ = ["list_rows", "with_good_pictures"]
 
 #: Pixels that are decoded ahead, each a byte: a second or two.
 EAGER_BYTES = 64 * MIB
 CHUNK = 64
 
 
-class ListedRows(Sequence[dict[str, Any]]):
-    """A list of rows as dicts, as ``IndexedRows`` has them: made as they are asked for.
-
-    So whoever looks at rows can change none that is trained on, and to ask for the
-    rows of a split copies none.
-
-    Args:
-        rows: are not copied.
-    """
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [row.as_dict() for row in self._rows[index]]
-        return self._rows[index].as_dict()
-
-
 def list_rows(
     reader: Reader, checks: RowChecks, config: DataConfig, looks: bool
-) -> list[Row]:
+) -> ListedRows:
     """Return the usable rows of a reader whose pictures are there.
 
     Args:
@@ -66,34 +42,27 @@ def list_rows(
     pictures = {p.key: p for row in rows for p in row.pictures}
     told = {key: _fault(picture, looks) for key, picture in pictures.items()}
     faults = {key: fault for key, fault in told.items() if fault}
-    for row in rows:
-        gone = [n for n, v in row.values.items() if getattr(v, "key", None) in faults]
-        for name in gone[:1]:
-            picture: Picture = row.values[name]
-            reason = f"{name} {str(picture)!r} {faults[picture.key]}"
-            bad.append(BadRow.at(row.place, reason))
-    return _without(rows, bad, len(reader), config)
+    return _without(rows, [*bad, *_bad_by(faults, rows)], len(reader), config)
 
 
 def _fault(picture: Picture, looks: bool) -> str:
     """Return why a picture cannot be used, as far as that is quickly seen."""
-    if not picture.is_there:
-        return picture.mistake
-    if looks:
+    absence = picture.absence
+    if looks and not absence:
         try:
             picture.look()
         except ImageFault as fault:
             return str(fault)
-    return ""
+    return absence
 
 
 def with_good_pictures(
-    rows: list[Row],
+    rows: Sequence[Row],
     num_rows: int,
     family: ModelFamily,
     processor: Any,
     config: DataConfig,
-) -> list[Row]:
+) -> ListedRows:
     """Return the rows whose pictures can be decoded; the first are, under ``skip`` all.
 
     What the family keeps of them is there when training starts.
@@ -107,22 +76,14 @@ def with_good_pictures(
     Raises:
         DataError: one cannot, and ``config`` does not bear it.
     """
-    most = min(EAGER_BYTES, config.cache_mb * MIB)
-    if config.on_bad_row == "skip":
-        most = -1  # no bound
+    eager = min(EAGER_BYTES, config.cache_mb * MIB)
+    most = math.inf if config.on_bad_row == "skip" else eager
     left = _first_of_each_picture(rows)
     faults: dict[str, str] = {}
-    while left and (most < 0 or most > 0):
+    while left and most > 0:
         chunk, left = left[:CHUNK], left[CHUNK:]
-        num_pixels = _decode(chunk, family, processor, faults)
-        most = most if most < 0 else max(0, most - num_pixels)
-    bad = [
-        BadRow.at(row.place, f"{name} {str(value)!r} {faults[value.key]}")
-        for row in rows
-        for name, value in row.values.items()
-        if isinstance(value, Picture) and value.key in faults
-    ]
-    return _without(rows, bad, num_rows, config)
+        most -= _decode(chunk, family, processor, faults)
+    return _without(rows, _bad_by(faults, rows), num_rows, config)
 
 
 def _decode(
@@ -151,6 +112,11 @@ def _decode(
     return 0
 
 
+def _bad_by(faults: Mapping[str, str], rows: Sequence[Row]) -> list[BadRow]:
+    """Return the rows with a picture that is among ``faults``."""
+    return [BadRow(r.place, told) for r in rows if (told := r.told_of(faults))]
+
+
 def _first_of_each_picture(rows: Sequence[Row]) -> list[Row]:
     seen: set[str] = set()
     first = []
@@ -163,16 +129,16 @@ def _first_of_each_picture(rows: Sequence[Row]) -> list[Row]:
 
 
 def _without(
-    rows: list[Row], bad: list[BadRow], num_rows: int, config: DataConfig
-) -> list[Row]:
+    rows: Sequence[Row], bad: list[BadRow], num_rows: int, config: DataConfig
+) -> ListedRows:
     """Return the rows of a file that are not among the bad ones, if those are borne."""
-    unusable = {f"{row.path}:{row.line}": row for row in reversed(bad)}  # each once
+    unusable = {row.place: row for row in reversed(bad)}  # each once
     bad = sorted(unusable.values(), key=lambda row: _in_order(row.line))
     left = [row for row in rows if row.place not in unusable]
     policy = config.on_bad_row, config.max_bad_fraction
     num_before = num_rows - len(left) - len(bad)
     settle_bad_rows(bad, num_rows, *policy, num_before=num_before)
-    return left
+    return ListedRows(left)
 
 
 def _in_order(line: int | str) -> str:

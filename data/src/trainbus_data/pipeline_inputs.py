@@ -61,11 +61,11 @@ def load_inputs(
     if isinstance(tree.get("data"), Mapping):
         values, once = _without_once(tree["data"])
         data = parse_data_config(values, document.origin, ("data",))
-        model = tree.get("model") if isinstance(tree.get("model"), Mapping) else {}
-        own = {k: v for k, v in (model or {}).items() if k not in OF_EVERY_MODEL}
-        kind = (model or {}).get("type")
+        model = tree.get("model")
+        model = model if isinstance(model, Mapping) else {}
+        own = {k: v for k, v in model.items() if k not in OF_EVERY_MODEL}
         task = tree.get("task", DEFAULT_TASK)
-        return Inputs(data, document.place, task, kind, {**once, **own})
+        return Inputs(data, document.place, task, model.get("type"), {**once, **own})
     if "task_type" in tree or "data_paths" in tree:
         return _from_guide(document)
     values, once = _without_once(tree)

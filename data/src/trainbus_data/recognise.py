@@ -9,6 +9,7 @@ from typing import Any
 
 from trainbus_data.readers.choose import open_reader, reader_of
 from trainbus_data.rows.json_lines import UnusableRow
+from trainbus_data.rows.row_checks import required_fields
 from training.discovery.installed import installed
 from training.discovery.parts import find_part, named_part
 from training.documents.document import dotted
@@ -165,9 +166,8 @@ def tasks_for(
     """
     fitting: list[tuple[int, int, str, dict[str, str]]] = []
     for name, task in _tasks().items():
-        fields = task.fields
-        needed = [f for f, kind in fields.items() if _is_needed(kind)]
-        matched = {f: given.get(f) or column_of(f, columns) for f in fields}
+        needed = required_fields(task, needs_target=True)
+        matched = {f: given.get(f) or column_of(f, columns) for f in task.fields}
         taken = {f: column for f, column in matched.items() if column is not None}
         if all(f in taken or task.instead.get(f) in taken for f in needed):
             own = sum(taken.get(field) == field for field in needed)
@@ -206,17 +206,12 @@ def _tasks() -> dict[str, type[Task]]:
     return {name: find_part("task", name, "task") for name in names}
 
 
-def _is_needed(kind: Any) -> bool:
-    return kind != "id" and not str(kind).endswith("?")
-
-
 def _wishes() -> list[str]:
     return [
         f"{name} takes "
         + ", ".join(
             f"{field} or {task.instead[field]}" if field in task.instead else field
-            for field, kind in task.fields.items()
-            if _is_needed(kind)
+            for field in required_fields(task, needs_target=True)
         )
         for name, task in _tasks().items()
     ]

@@ -58,11 +58,8 @@ class PixelCache:
         self, image_processor: Any, num_bytes: int, image_size: int | None = None
     ) -> None:
         self._processor = image_processor
-        self._size = (
-            {}
-            if image_size is None
-            else {"size": {"height": image_size, "width": image_size}}
-        )
+        side = {"height": image_size, "width": image_size}
+        self._size = {} if image_size is None else {"size": side}
         self.shape = self._probe_shape()
         self.normalise = Normalisation.of(image_processor, self._read_table())
         #: Pictures that are kept, at most.
@@ -160,9 +157,7 @@ class PixelCache:
                 )
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        state["_kept"] = {}
-        return state
+        return {**self.__dict__, "_kept": {}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +169,11 @@ class Normalisation:
     holds no tensor, so that to pickle it with each batch costs next to nothing.
 
     Attributes:
-        mean: of each channel, or None: look up.
-        std: of each channel, or None.
-        table: the processor's values (3, 256), float32, or None.
+        by: mean and standard deviation of each channel; or the processor's values (3,
+            256), float32, to look up in.
     """
 
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-    table: bytes | None
+    by: tuple[tuple[float, ...], tuple[float, ...]] | bytes
 
     @classmethod
     def of(cls, processor: Any, table: npt.NDArray[np.float32]) -> Normalisation:
@@ -189,22 +181,21 @@ class Normalisation:
         mean = getattr(processor, "image_mean", None)
         std = getattr(processor, "image_std", None)
         if mean is not None and std is not None:
-            by_formula = cls(tuple(map(float, mean)), tuple(map(float, std)), None)
+            by_formula = cls((tuple(map(float, mean)), tuple(map(float, std))))
             ramp = torch.arange(256, dtype=torch.uint8).expand(1, len(table), 1, 256)
             if torch.equal(by_formula(ramp)[0, :, 0], torch.from_numpy(table)):
                 return by_formula
-        return cls(None, None, table.tobytes())
+        return cls(table.tobytes())
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return normalised pixels, (B, 3, H, W), float32, on the same device."""
-        if self.mean is not None and self.std is not None:
-            most, mean, std = _constants(self.mean, self.std, pixels.device)
-            # A number in place of `most` would be multiplied by 1 / 255 on CUDA.
-            return pixels.to(torch.float32).div_(most).sub_(mean).div_(std)
-        assert self.table is not None
-        table = _on_device(self.table, pixels.device)
-        channels = [values[pixels[:, c].long()] for c, values in enumerate(table)]
-        return torch.stack(channels, dim=1)
+        if isinstance(self.by, bytes):
+            table = _on_device(self.by, pixels.device)
+            channels = [values[pixels[:, c].long()] for c, values in enumerate(table)]
+            return torch.stack(channels, dim=1)
+        most, mean, std = _constants(*self.by, pixels.device)
+        # A number in place of `most` would be multiplied by 1 / 255 on CUDA.
+        return pixels.to(torch.float32).div_(most).sub_(mean).div_(std)
 
 
 @lru_cache(maxsize=32)

@@ -172,7 +172,7 @@ def test_rows_that_are_known_to_be_bad_are_known_again(tmp_path):
 
 def test_a_row_holds_eight_bytes(tmp_path):
     rows = JsonArray(write_array(tmp_path, 1000))
-    held = rows._lines._starts.nbytes + rows._lines._left_out.nbytes
+    held = rows._lines._starts.nbytes + rows._lines._blanks.nbytes
     assert held <= 8 * (len(rows) + 1)
     assert rows.num_bytes > 1000 * len('["1",{"a":0}]')
 

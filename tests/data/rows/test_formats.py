@@ -180,7 +180,7 @@ def test_an_answer_that_cannot_be_used_is_named_by_its_place(tmp_path, answers, 
 
 
 def told(reasons: list[str]) -> list[str]:
-    bad = [BadRow(Path("r.jsonl"), line, why) for line, why in enumerate(reasons, 1)]
+    bad = [BadRow(f"r.jsonl:{line}", why) for line, why in enumerate(reasons, 1)]
     with pytest.raises(DataError) as caught:
         settle_bad_rows(bad, len(bad), "error", 0.0)
     return str(caught.value).split("\n")[1:]
@@ -206,7 +206,7 @@ def test_a_fault_of_all_rows_is_told_once_with_a_count(reason):
 
 
 def test_a_fault_of_many_rows_is_told_by_the_first_and_their_number():
-    bad = [BadRow(Path("r.jsonl"), n, f"is not JSON {n}") for n in range(1, 1001)]
+    bad = [BadRow(f"r.jsonl:{n}", f"is not JSON {n}") for n in range(1, 1001)]
     with pytest.raises(DataError) as caught:
         settle_bad_rows(bad, 2000, "error", 0.0)
     lines = str(caught.value).split("\n")[1:]

@@ -210,7 +210,7 @@ def test_a_file_without_rows_is_an_error(tmp_path, content):
 
 
 def test_a_share_is_told_as_exactly_as_the_cap_that_it_exceeds():
-    bad = [BadRow(Path("r.jsonl"), line, "broken") for line in range(3)]
+    bad = [BadRow(f"r.jsonl:{line}", "broken") for line in range(3)]
     with pytest.raises(DataError, match=r"share of 0\.0375, but .* is 0\.0374"):
         settle_bad_rows(bad, 80, "skip", 0.0374)
     with pytest.raises(DataError, match=r"share of 0\.037, but .* is 0\.03"):
@@ -228,7 +228,7 @@ def test_a_share_is_told_as_exactly_as_the_cap_that_it_exceeds():
     ],
 )
 def test_bad_rows_are_settled_by_policy(num_bad, policy, cap, message, caplog):
-    bad = [BadRow(Path("r.jsonl"), line, "broken") for line in range(num_bad)]
+    bad = [BadRow(f"r.jsonl:{line}", "broken") for line in range(num_bad)]
     if message is None:
         settle_bad_rows(bad, 100, policy, cap)
         assert ("left out" in caplog.text) == bool(num_bad)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from trainbus_data.commonest import commonest_floor
 from training.recipes.task import Task
 
 __all__ = ["Captioning", "words_of"]
@@ -51,13 +52,7 @@ class Captioning(Task):
         self, train: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str, Any]]
     ) -> dict[str, dict[str, float]]:
         """Return what the training rows' most frequent caption scores."""
-        captions = Counter(row["caption"] for row in train)
-        guess = captions.most_common(1)[0][0]  # of equals the first that was counted
-        known = [row for row in judged if "caption" in row]
-        hits = [self.score(guess, row)["exact_match"] for row in known]
-        if not hits:
-            return {}
-        return {"most_frequent": {"all": sum(hits) / len(hits)}}
+        return commonest_floor(self, train, judged)
 
 
 def words_of(text: Any) -> list[str]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from trainbus_data.commonest import commonest_floor
 from training.recipes.task import Task
 
 __all__ = ["ImageClassification"]
@@ -55,9 +56,4 @@ class ImageClassification(Task):
         self, train: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str, Any]]
     ) -> dict[str, dict[str, float]]:
         """Return the share of the training rows' most frequent label."""
-        labels = Counter(str(row["label"]) for row in train)
-        guess = labels.most_common(1)[0][0]  # of equals the first that was counted
-        hits = [str(row["label"]) == guess for row in judged if "label" in row]
-        if not hits:
-            return {}
-        return {"most_frequent": {"all": sum(hits) / len(hits)}}
+        return commonest_floor(self, train, judged)

@@ -41,13 +41,10 @@ class Picture(str):
         return self
 
     @property
-    def is_there(self) -> bool:
-        """Whether there is something to open."""
-        return os.path.isfile(self.key)
-
-    @property
-    def mistake(self) -> str:
-        """Return why there is nothing to open, for behind its name."""
+    def absence(self) -> str:
+        """Why there is nothing to open, for behind its name; ``""``: there is."""
+        if os.path.isfile(self.key):
+            return ""
         return "is a folder" if os.path.isdir(self.key) else "does not exist"
 
     @property
@@ -102,9 +99,9 @@ class EmbeddedPicture(Picture):
         return type(self), (self.content, self.max_pixels)
 
     @property
-    def is_there(self) -> bool:
-        """Whether there is something to open."""
-        return True
+    def absence(self) -> str:
+        """Nothing: it is in the row."""
+        return ""
 
     @property
     def _source(self) -> str | bytes:

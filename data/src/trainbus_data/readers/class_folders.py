@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainbus_data.readers.kept_rows import Item, KeptRows
 from trainbus_data.rows.formats import refuse_other_formats
+from trainbus_data.unreadable import or_data_error
 from training.errors import DataError
 from training.files.named_paths import named_path
 
@@ -91,12 +92,9 @@ def _pictures_of(folder: Path) -> Iterator[str]:
 
 
 def _entries_of(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [
-                entry
-                for entry in entries
-                if not entry.name.startswith(".") and entry.name.lower() not in LITTER
-            ]
-    except OSError as error:
-        raise DataError(f"cannot read {folder}: {error.strerror}") from error
+    with or_data_error(folder), os.scandir(folder) as entries:
+        return [
+            entry
+            for entry in entries
+            if not entry.name.startswith(".") and entry.name.lower() not in LITTER
+        ]

@@ -7,6 +7,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from trainbus_data.rows.json_lines import (
     not_utf_8,
     show,
 )
+from trainbus_data.unreadable import or_data_error
 from training.errors import ConfigError, DataError
 from training.files.named_paths import named_path, open_file
 
@@ -85,32 +87,24 @@ class CsvTable(KeptRows):
         )  # fmt: skip
 
 
+@dataclass
 class _Table:
     """One pass over the file of a table."""
 
-    def __init__(
-        self,
-        path: Path,
-        separator: str,
-        lists: frozenset[str],
-        pictures: PicturePattern,
-    ) -> None:
-        self._path = path
-        self._separator = separator
-        self._lists = lists
-        self._pictures = pictures
-        self._line = ""  # that was read last
+    path: Path
+    separator: str
+    lists: frozenset[str]
+    pictures: PicturePattern
+    line: str = ""  # that was read last
 
     def rows(self) -> Iterator[Item]:
-        try:
-            file = open_file(self._path)
-        except OSError as error:
-            raise DataError(f"cannot read {self._path}: {error.strerror}") from error
+        with or_data_error(self.path):
+            file = open_file(self.path)
         with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
             # It is the whole process's, so it is only ever raised.
             csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
             lines = self._lines(text)
-            reader = csv.reader(lines, delimiter=self._separator, strict=True)
+            reader = csv.reader(lines, delimiter=self.separator, strict=True)
             try:
                 head = self._head(reader)
                 yield from self._rows(reader, head)
@@ -118,34 +112,34 @@ class _Table:
                 raise self._not_utf_8() from error
 
     def _lines(self, text: Iterable[str]) -> Iterator[str]:
-        for self._line in text:
-            yield self._line
+        for self.line in text:
+            yield self.line
 
     def _head(self, reader: Any) -> list[str]:
         cells: list[str] = []
         while not any(cells):
             try:
                 cells = next(reader)
-                told = _quoted_too_late(cells, self._separator)
+                told = _quoted_too_late(cells, self.separator)
                 if told:
-                    raise DataError(f"{self._path}:{reader.line_num}: the head {told}")
+                    raise DataError(f"{self.path}:{reader.line_num}: the head {told}")
                 cells = [cell.strip() for cell in cells]
-                if reader.line_num == 1 and _SAYS.match(self._separator.join(cells)):
+                if reader.line_num == 1 and _SAYS.match(self.separator.join(cells)):
                     cells = []  # no head: it says what stands between cells
             except StopIteration:
-                raise DataError(f"{self._path} is empty") from None
+                raise DataError(f"{self.path} is empty") from None
             except csv.Error as error:
                 raise DataError(
-                    f"{self._path}:1: the head is no CSV: {error}"
+                    f"{self.path}:1: the head is no CSV: {error}"
                 ) from error
-        place = f"{self._path}:{reader.line_num}"
+        place = f"{self.path}:{reader.line_num}"
         names = [name for name in cells if name]
         for name in names:
             if names.count(name) > 1:
                 raise DataError(f"{place}: the head names the column {name!r} twice")
         other = next((each for each in ";\t|," if each in names[0]), None)
         if len(cells) == 1 and other:
-            line = reader_line("csv", path=self._path, separator=other)
+            line = reader_line("csv", path=self.path, separator=other)
             raise DataError(
                 f"{place}: the head is one column, {names[0]!r}; if its cells are "
                 f"separated by {other!r}, write {line}"
@@ -167,23 +161,23 @@ class _Table:
                 yield str(place), self._row(cells, head)
 
     def _row(self, cells: list[str], head: list[str]) -> dict[str, Any] | UnusableRow:
-        if told := _quoted_too_late(cells, self._separator, len(head)):
+        if told := _quoted_too_late(cells, self.separator, len(head)):
             return UnusableRow(told)
         if len(cells) != len(head):
             return UnusableRow(
                 f"has {len(cells)} cells, where the head has {len(head)}; a cell that "
-                f"holds {self._separator!r} stands in double quotes"
+                f"holds {self.separator!r} stands in double quotes"
             )
         row: dict[str, Any] = {}
         for name, cell in zip(head, cells, strict=True):
             if name and cell.strip():
                 row[name] = cell
         try:
-            for name in [name for name in row if name in self._lists]:
+            for name in [name for name in row if name in self.lists]:
                 row[name] = _items_of(row[name], name)
                 if not row[name]:
                     del row[name]
-            return self._pictures.add_to(row)
+            return self.pictures.add_to(row)
         except UnusableRow as error:
             return error
 
@@ -193,13 +187,13 @@ class _Table:
         if (
             "field limit" in told
             and is_one_line
-            and not _leaves_a_quote_open(self._line, self._separator)
+            and not _leaves_a_quote_open(self.line, self.separator)
         ):  # the next line is a row again
             most = csv.field_size_limit()
             return UnusableRow(f"has a cell of more than {most} characters")
         if "end of data" in told or "field limit" in told:
             raise DataError(
-                f"{self._path}:{place}: a cell begins here that does not end within "
+                f"{self.path}:{place}: a cell begins here that does not end within "
                 f"{csv.field_size_limit()} characters; close its double quote; write "
                 'a quote in a quoted cell as two: ""'
             ) from error
@@ -208,13 +202,13 @@ class _Table:
         )
 
     def _not_utf_8(self) -> DataError:
-        for line, raw in lines_of(self._path):
+        for line, raw in lines_of(self.path):
             try:
                 raw.decode("utf-8")
             except UnicodeDecodeError as error:
-                told = not_utf_8(error, self._path)
-                return DataError(f"{self._path}:{line}: {told}")
-        return DataError(f"{self._path} is not UTF-8")
+                told = not_utf_8(error, self.path)
+                return DataError(f"{self.path}:{line}: {told}")
+        return DataError(f"{self.path} is not UTF-8")
 
 
 def _quoted_too_late(
@@ -250,11 +244,8 @@ def _leaves_a_quote_open(line: str, separator: str) -> bool:
 
 def _declared(path: Path) -> str | None:
     """Return which separator the first line says, if it says one."""
-    try:
-        with open_file(path) as file:
-            first = file.readline(32)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    with or_data_error(path), open_file(path) as file:
+        first = file.readline(32)
     found = _SAYS.match(first.decode("utf-8-sig", "replace").rstrip("\r\n"))
     return found[1] if found else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
 from typing import Any
 
 from trainbus_data.rows.json_lines import UnusableRow, show
@@ -45,13 +44,10 @@ class PicturePattern:
         Raises:
             UnusableRow: it lacks a value, or has one that the pattern does not take.
         """
-        return row if self.pattern is None else {**row, "image": self.fill(row)}
-
-    def fill(self, row: Mapping[str, Any]) -> str:
-        """Return the picture of a row, or raise as ``add_to`` does."""
-        assert self.pattern is not None
+        if self.pattern is None:
+            return row
         try:
-            return self.pattern.format_map(row)
+            return {**row, "image": self.pattern.format_map(row)}
         except KeyError as error:
             name = str(error.args[0])
             raise UnusableRow(

@@ -20,6 +20,7 @@ from trainbus_data.rows.json_lines import (
     show,
     unique_pairs,
 )
+from trainbus_data.unreadable import or_data_error
 from training.errors import DataError, did_you_mean
 from training.files.named_paths import open_file
 
@@ -183,11 +184,8 @@ class JsonItems:
 
 
 def _text_of(path: Path) -> str:
-    try:
-        with open_file(path) as file:
-            raw = file.read()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    with or_data_error(path), open_file(path) as file:
+        raw = file.read()
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

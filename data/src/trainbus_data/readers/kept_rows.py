@@ -26,6 +26,7 @@ from trainbus_data.rows.cache import (
 )
 from trainbus_data.rows.json_lines import MAX_LINE_BYTES, UnusableRow
 from trainbus_data.rows.line_index import LineIndex
+from trainbus_data.unreadable import or_data_error
 from training.errors import DataError
 from training.files.durable import write_durably
 
@@ -105,10 +106,8 @@ class KeptRows(RowLines):
 
 def _stamp(path: Path) -> tuple[str, int, int]:
     """Return (path, bytes, time of the last change in ns)."""
-    try:
+    with or_data_error(path):
         found = os.stat(path)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
     return str(path.resolve()), found.st_size, found.st_mtime_ns
 
 

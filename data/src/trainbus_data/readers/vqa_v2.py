@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import marshal
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from trainbus_data.commonest import commonest
 from trainbus_data.readers.derived import PicturePattern
 from trainbus_data.readers.json_items import JsonItems
 from trainbus_data.readers.kept_rows import Item, KeptRows
@@ -100,7 +100,8 @@ def _rows_of(
 def _row_of(question: dict[str, Any], pictures: PicturePattern) -> dict[str, Any]:
     if "question" not in question:
         raise UnusableRow("lacks 'question'")
-    row = {"image": pictures.fill(question), "question": question["question"]}
+    shown = pictures.add_to(question)
+    row = {name: shown[name] for name in ("image", "question")}
     name = question.get("question_id")
     if name is None:
         return row
@@ -118,8 +119,8 @@ def _answered(annotation: Mapping[str, Any]) -> dict[str, Any]:
         row["answers"] = _texts_of(annotation["answers"])
     if "multiple_choice_answer" in annotation:
         row["answer"] = annotation["multiple_choice_answer"]
-    elif row:  # of equally frequent ones the first
-        row["answer"] = Counter(row["answers"]).most_common(1)[0][0]
+    elif row:
+        row["answer"] = commonest(row["answers"])
     if row and "answer_type" in annotation:
         row["kind"] = annotation["answer_type"]
     return row

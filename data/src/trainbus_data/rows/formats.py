@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainbus_data.rows.json_lines import MAX_LINE_BYTES
+from trainbus_data.unreadable import or_data_error
 from training.errors import DataError
 from training.files.named_paths import open_file
 from training.messages.error_texts import printable
@@ -104,15 +105,13 @@ def format_of(path: Path) -> Format | None:
     Raises:
         DataError: it cannot be read.
     """
-    try:
+    with or_data_error(path):
         if path.is_dir():
             return _of_folder(path)
         with open_file(path) as file:
             start = file.read(NUM_BYTES)
             if b"\n" not in start.strip():  # the line is needed whole
                 start += file.readline(MAX_LINE_BYTES)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
     return _of_file(path, start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n"))
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import compress
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from trainbus_data.rows.reading import BadRow, Row, settle_bad_rows
+from trainbus_data.rows.reading import BadRow, Row, read_row, settle_bad_rows
 from trainbus_data.rows.row_checks import RowChecks
+from trainbus_data.rows.row_sequence import RowSequence
 from training.errors import DataError
 from training.recipes.reader import Reader
 
@@ -24,7 +25,7 @@ HELD_MB = 64
 ROW_BYTES = 512
 
 
-class IndexedRows(Sequence[dict[str, Any]]):
+class IndexedRows(RowSequence):
     """The rows of a reader, each read and checked when it is asked for.
 
     The first 2,000 rows are checked at once, and all of them with
@@ -58,31 +59,16 @@ class IndexedRows(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._reader) if self._left is None else len(self._left)
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        return self.row(index).as_dict()
-
     def row(self, index: int) -> Row:
-        """Return one row.
-
-        Raises:
-            IndexError: there is no such row.
-            DataError: it cannot be used; names its place and the reason.
-        """
+        """Return one row, or raise as ``RowSequence`` does."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)
         number = index if self._left is None else int(self._left[index])
-        place = self._reader.place(number)
-        try:
-            return Row(self._checks.read(self._reader[number], place), place)
-        except DataError as error:
-            raise DataError(str(BadRow.at(place, str(error)))) from error
+        row = read_row(self._reader, self._checks, number)
+        if isinstance(row, BadRow):
+            raise DataError(str(row))
+        return row
 
     def values_of(self, field: str) -> Iterator[Any]:
         """Yield what each row has for one field, as it is written and unchecked.
@@ -114,11 +100,9 @@ class IndexedRows(Sequence[dict[str, Any]]):
         bad = []
         known = (n for n in getattr(self._reader, "faulty", ()) if n >= number)
         for index in (*range(number), *known):
-            place = self._reader.place(index)
-            try:
-                self._checks.read(self._reader[index], place)
-            except DataError as error:
-                bad.append(BadRow.at(place, str(error)))
+            row = read_row(self._reader, self._checks, index)
+            if isinstance(row, BadRow):
+                bad.append(row)
                 is_good[index] = False
         settle_bad_rows(bad, number, on_bad_row, most)
         if bad:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from trainbus_data.unreadable import or_data_error
 from training.errors import DataError
 from training.files.named_paths import open_file
 from training.messages.error_texts import printable
@@ -34,10 +35,8 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
 
     Only ``\n`` ends a line: U+2028 inside a string is text, unlike in splitlines().
     """
-    try:
+    with or_data_error(path):
         file = open_file(path)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
     with file:
         number = 0
         while raw := file.readline(MAX_LINE_BYTES + 1):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from trainbus_data.rows.cache import cache_folder, make_room, was_used
 from trainbus_data.rows.json_lines import MAX_LINE_BYTES
+from trainbus_data.unreadable import or_data_error
 from training.errors import DataError
 from training.files.durable import write_durably
 from training.files.named_paths import open_file
@@ -50,7 +51,7 @@ class LineIndex:
         self._file: int | None = None
         self._stamp = _stamp(path)
         kept = cache_folder("lines") / f"{_digest(path, self._stamp)}.npz"
-        self._starts, self._left_out = _load(kept) or _build(path, kept)
+        self._starts, self._blanks = _load(kept) or _build(path, kept)
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -63,7 +64,7 @@ class LineIndex:
     def number_of(self, index: int) -> int:
         """Return the line's number in the file, from 1, every line counted."""
         start = self._starts[index]
-        return index + 1 + int(np.searchsorted(self._left_out, start))
+        return index + 1 + int(np.searchsorted(self._blanks, start))
 
     def read(self, index: int) -> bytes:
         """Return the line without its end; at most ``MAX_LINE_BYTES`` + 1 bytes.
@@ -77,12 +78,6 @@ class LineIndex:
         size = min(end - start, MAX_LINE_BYTES + 2)
         raw = os.pread(self._opened(), size, start)
         return raw.partition(b"\n")[0]
-
-    def keep(self, is_kept: npt.NDArray[np.bool_]) -> None:
-        """Leave out every line for which ``is_kept`` (N,) is False."""
-        dropped = self._starts[~is_kept]
-        self._left_out = np.sort(np.concatenate([self._left_out, dropped]))
-        self._starts = self._starts[is_kept]
 
     def _opened(self) -> int:
         if self._file is None:
@@ -103,11 +98,8 @@ class LineIndex:
 
 def _stamp(path: Path) -> tuple[int, int]:
     """Return (bytes, time of the last change in ns)."""
-    try:
-        with open_file(path) as file:
-            found = os.fstat(file.fileno())
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    with or_data_error(path), open_file(path) as file:
+        found = os.fstat(file.fileno())
     return found.st_size, found.st_mtime_ns
 
 
@@ -131,10 +123,8 @@ def _load(kept: Path) -> tuple[Offsets, Offsets] | None:
 
 def _build(path: Path, kept: Path) -> tuple[Offsets, Offsets]:
     """Return (starts of lines, starts of blank lines), and try to keep them."""
-    try:
+    with or_data_error(path):
         starts, blanks = _scan(path)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
     try:
         write_durably(kept, lambda file: np.savez(file, starts=starts, blanks=blanks))
         make_room(kept.parent, MOST_KEPT_BYTES)

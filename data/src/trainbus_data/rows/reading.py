@@ -16,7 +16,7 @@ from trainbus_data.vqa.task import VQA
 from training.errors import DataError
 from training.recipes.reader import Reader
 
-__all__ = ["BadRow", "Row", "read_all", "read_rows", "settle_bad_rows"]
+__all__ = ["BadRow", "Row", "read_all", "read_row", "read_rows", "settle_bad_rows"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,17 @@ class Row:
         """What it shows."""
         return [value for value in self.values.values() if isinstance(value, Picture)]
 
+    def told_of(self, faults: Mapping[str, object]) -> str:
+        """Return what to say of the first picture with a fault; ``""``: none has one.
+
+        Args:
+            faults: key of a picture -> a phrase that goes on from its name.
+        """
+        for name, value in self.values.items():
+            if isinstance(value, Picture) and value.key in faults:
+                return f"{name} {str(value)!r} {faults[value.key]}"
+        return ""
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, JSON values only."""
         return dict(self.values)
@@ -63,35 +74,38 @@ class Row:
 class BadRow:
     """A row that cannot be used, and why."""
 
-    path: Path | str
-    line: int | str
+    place: str
     reason: str
 
-    @classmethod
-    def at(cls, place: str, reason: str) -> BadRow:
-        """Return one that stands at ``"file:line"``."""
-        path, _, line = place.rpartition(":")
-        return cls(path, int(line) if line.isdigit() else line, reason)
+    @property
+    def path(self) -> str:
+        """Its file."""
+        return self.place.rpartition(":")[0]
+
+    @property
+    def line(self) -> int | str:
+        """Its line in the file, from 1, or where else it is there, as in ``#12``."""
+        line = self.place.rpartition(":")[2]
+        return int(line) if line.isdecimal() else line
 
     def __str__(self) -> str:
-        return (
-            f"{self.path}:{self.line}: {self.reason}"
-            if self.path
-            else (f"{self.line}: {self.reason}")
-        )
+        return f"{self.place}: {self.reason}"
+
+
+def read_row(reader: Reader, checks: RowChecks, index: int) -> Row | BadRow:
+    """Return one row of a reader, or why it cannot be used."""
+    place = reader.place(index)
+    try:
+        return Row(checks.read(reader[index], place), place)
+    except DataError as error:
+        return BadRow(place, str(error))
 
 
 def read_all(reader: Reader, checks: RowChecks) -> tuple[list[Row], list[BadRow]]:
     """Return the usable rows of a reader and the bad ones, in order."""
-    rows: list[Row] = []
-    bad: list[BadRow] = []
-    for index in range(len(reader)):
-        place = reader.place(index)
-        try:
-            rows.append(Row(checks.read(reader[index], place), place))
-        except DataError as error:
-            bad.append(BadRow.at(place, str(error)))
-    return rows, bad
+    read = [read_row(reader, checks, index) for index in range(len(reader))]
+    rows = [row for row in read if isinstance(row, Row)]
+    return rows, [row for row in read if isinstance(row, BadRow)]
 
 
 def read_rows(path: Path, root: Path | None = None) -> tuple[list[Row], list[BadRow]]:

@@ -29,13 +29,13 @@ class MadeId(str):
     __slots__ = ()
 
 
-def required_fields(task: Task, needs_target: bool) -> list[str]:
+def required_fields(task: Task | type[Task], needs_target: bool) -> list[str]:
     """Return the fields that a row must have; an id that is missing is made."""
     return [
         name
         for name, kind in task.fields.items()
         if kind != "id"
-        and not kind.endswith("?")
+        and not str(kind).endswith("?")  # a stranger may have other kinds
         and (needs_target or name != task.target)
     ]
 

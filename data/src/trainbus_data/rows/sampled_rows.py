@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trainbus_data.rows.indexed_rows import IndexedRows
+from trainbus_data.rows.reading import Row
+from trainbus_data.rows.row_sequence import RowSequence
 
 __all__ = ["SampledRows"]
 
 Numbers = npt.NDArray[np.int64]
 
 
-class SampledRows(Sequence[dict[str, Any]]):
+class SampledRows(RowSequence):
     """Rows drawn by chance, always the same, and the first of each target, in order.
 
     Which they are is looked up when they are first asked for. Of more than ``most``
@@ -37,14 +39,9 @@ class SampledRows(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [self._rows[number] for number in self._numbers[index].tolist()]
-        return self._rows[int(self._numbers[index])]
+    def row(self, index: int) -> Row:
+        """Return one row, or raise as ``RowSequence`` does."""
+        return self._rows.row(int(self._numbers[index]))
 
     @cached_property
     def _numbers(self) -> Numbers:

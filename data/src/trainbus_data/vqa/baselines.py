@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from trainbus_data.commonest import commonest
 from training.errors import DataError
 from training.recipes.kinds import slug
 
@@ -44,21 +45,16 @@ def answer_floors(
     judged = [row for row in validation_rows if "answer" in row]
     if not judged:
         return {}
-    most_frequent = _commonest(row["answer"] for row in train_rows)
+    most_frequent = commonest(row["answer"] for row in train_rows)
     answers: dict[str, list[str]] = defaultdict(list)
     for row in train_rows:
         answers[row["question"]].append(row["answer"])
-    by_question = {text: _commonest(given) for text, given in answers.items()}
+    by_question = {text: commonest(given) for text, given in answers.items()}
     guesses = [by_question.get(row["question"], most_frequent) for row in judged]
     return {
         "most_frequent": _means(judged, [most_frequent] * len(judged), score),
         "question_only": _means(judged, guesses, score),
     }
-
-
-def _commonest(answers: Iterable[str]) -> str:
-    counts = Counter(answers)
-    return counts.most_common(1)[0][0]  # of equals the first that was counted
 
 
 def _means(

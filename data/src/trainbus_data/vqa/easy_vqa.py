@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trainbus_data.folders import new_folder, refuse_content, write_rows
+from trainbus_data.unreadable import or_data_error
 from training.errors import DataError
 from training.files.named_paths import named_path
 
@@ -129,10 +130,8 @@ def _read(folder: Path) -> dict[int, list[tuple[str, str]]]:
 
 
 def _read_answers(path: Path) -> list[str]:
-    try:
+    with or_data_error(path):
         return sorted(path.read_text(encoding="utf-8").split())
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _write(out: Path, split: str, source: Path, rows: Sequence[Row]) -> int:

@@ -29,7 +29,6 @@ __all__ = [
     "Picture",
     "choose",
     "draw",
-    "questions_about",
     "write_shapes",
 ]
 
@@ -103,19 +102,6 @@ def draw(picture: Picture) -> npt.NDArray[np.uint8]:
     return pixels
 
 
-def questions_about(
-    picture: Picture, chance: random.Random
-) -> Iterator[tuple[str, str, str]]:
-    """Yield (question, answer, kind) four times; half the yes/no answers are yes."""
-    yield "what color is the shape?", picture.colour, "color"
-    yield "what shape is in the picture?", picture.shape, "shape"
-    yield "is the shape small or large?", picture.size, "size"
-    others = [colour for colour in COLOURS if colour != picture.colour]
-    is_so = chance.random() < 0.5
-    asked = picture.colour if is_so else chance.choice(others)
-    yield f"is the shape {asked}?", "yes" if is_so else "no", "yes_no"
-
-
 def write_shapes(
     folder: str | Path,
     num_train_images: int = 1500,
@@ -177,7 +163,16 @@ def _write_split(
 
 
 def _questions(picture: Picture, chance: random.Random) -> Iterator[dict[str, str]]:
-    for question, answer, kind in questions_about(picture, chance):
+    """Yield four; half the yes/no answers are yes."""
+    others = [colour for colour in COLOURS if colour != picture.colour]
+    is_so = chance.random() < 0.5
+    asked = picture.colour if is_so else chance.choice(others)
+    for question, answer, kind in (
+        ("what color is the shape?", picture.colour, "color"),
+        ("what shape is in the picture?", picture.shape, "shape"),
+        ("is the shape small or large?", picture.size, "size"),
+        (f"is the shape {asked}?", "yes" if is_so else "no", "yes_no"),
+    ):
         yield {"question": question, "answer": answer, "kind": kind}
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
+from trainbus_data.commonest import commonest
 from trainbus_data.vqa.accuracy import answer_scores
 from trainbus_data.vqa.baselines import answer_floors
 from training.recipes.task import Task
@@ -54,8 +54,8 @@ class VQA(Task):
 
     def complete(self, row: dict[str, Any]) -> None:
         """Give a row the answer, the list of answers and the kind that it lacks."""
-        if "answers" in row and "answer" not in row:  # of equally frequent the first
-            row["answer"] = Counter(row["answers"]).most_common(1)[0][0]
+        if "answers" in row and "answer" not in row:
+            row["answer"] = commonest(row["answers"])
         if "answer" in row:
             row.setdefault("answers", [row["answer"]])
             row.setdefault("kind", kind_of(row["answer"]))

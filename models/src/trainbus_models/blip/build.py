@@ -36,21 +36,9 @@ def build_blip(
 ) -> dict[str, Any]:
     """Return ``{"model": BlipVQA, "processor": BlipProcessor}`` with random weights.
 
-    Args:
-        texts: questions and answers that the vocabulary is learnt from.
-        hidden_size: width of all three stacks; the feed-forward part is 4 times that.
-        vision_layers: layers of the image encoder.
-        text_layers: layers of the question encoder, and again of the answer decoder.
-        patch_size: side of an image patch, in pixels; must divide ``image_size``.
-        image_size: side of the square images, in pixels.
-        vocab_size: most word pieces; fewer when the texts hold fewer.
-        num_attention_heads: must divide ``hidden_size``.
-        max_text_length: positions of the text stacks, in tokens.
-        initializer_range: standard deviation of the weights; the library's 0.02 is
-            meant for width 768, and its vision default of 1e-10 does not train.
-        dropout: of hidden states and attention, in the text stacks.
-        label_smoothing: of the answer's cross entropy, in [0, 1).
-        seed: of the weights; the global random state is left as it was.
+    The vocabulary is learnt from ``texts``, which are questions and answers; all else
+    is as ``Blip.build`` says. The global random state is left as it was.
+
     Raises:
         ConfigError: the sizes do not divide or are too large for this machine, or
             ``texts`` is empty.
@@ -64,6 +52,7 @@ def build_blip(
         "intermediate_size": 4 * hidden_size,
         "num_attention_heads": num_attention_heads,
         "projection_dim": hidden_size,
+        # The library's 0.02 is meant for width 768; its 1e-10 of vision does not train.
         "initializer_range": initializer_range,
     }
     text = shared | {

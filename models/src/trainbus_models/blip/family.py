@@ -70,8 +70,8 @@ class Blip(ModelFamily):
         self.max_answer_length = max_answer_length
         #: What ``generate`` starts an answer from; that of the model at hand.
         self.start_token_id: int | None = None
-        self._caches: tuple[PixelCache, TokenCache, TokenCache] | None = None
-        self._cached_for: Any = None
+        #: The latest processor, and what is remembered of its work.
+        self._made: tuple[Any, PixelCache, TokenCache, TokenCache] | None = None
         self._echoes: dict[str, str] = {}
 
     def load(self, name: str, rows: Sequence[Any]) -> tuple[nn.Module, Any]:
@@ -150,8 +150,7 @@ class Blip(ModelFamily):
         """
         name = os.path.expanduser(self.processor_name)
         processor = load_processor(name, "model.processor")
-        if self.start_token_id is None:
-            self.start_token_id = _start_token_of(name, processor)
+        self._start_of(processor)
         return processor
 
     def prepare(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -253,9 +252,8 @@ class Blip(ModelFamily):
         made = _generate(model, batch, options | WITH_LOGITS)
         config: Any = model.config
         sure = mean_log_probabilities(made, 1, [config.text_config.sep_token_id])
-        return list(
-            zip(texts_of(processor.tokenizer, made.sequences), sure, strict=True)
-        )
+        texts = texts_of(processor.tokenizer, made.sequences)
+        return list(zip(texts, sure, strict=True))
 
     def describe(self, model: nn.Module, processor: Any) -> dict[str, Any]:
         """Return the configuration, and the files of the processor as text."""
@@ -323,17 +321,15 @@ class Blip(ModelFamily):
         from trainbus_models.blip.tokens import TokenCache
         from trainbus_models.pixels import PixelCache
 
-        if self._caches is None or self._cached_for is not processor:
-            tokenizer = processor.tokenizer
-            self._caches = (
-                PixelCache(
-                    processor.image_processor, self.cache_bytes, self.image_size
-                ),
+        if self._made is None or self._made[0] is not processor:
+            pictures, tokenizer = processor.image_processor, processor.tokenizer
+            self._made = (
+                processor,
+                PixelCache(pictures, self.cache_bytes, self.image_size),
                 TokenCache(tokenizer, self.max_question_length, "question"),
                 TokenCache(tokenizer, self.max_answer_length, "answer"),
             )
-            self._cached_for = processor
-        return self._caches
+        return self._made[1:]
 
     def _start_of(self, processor: Any) -> int:
         if self.start_token_id is None:
@@ -342,7 +338,7 @@ class Blip(ModelFamily):
         return self.start_token_id
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_caches": None, "_cached_for": None}
+        return {**self.__dict__, "_made": None}
 
 
 def _load_blip(name: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from trainbus_models.sizes import check_sizes, fresh_weights
 from training.errors import ConfigError
 
-__all__ = ["build_model", "build_processor"]
+__all__ = ["build_chat"]
 
 SPECIAL_TOKENS = [
     *("<pad>", "<s>", "</s>", "<image>", "<fake_token_around_image>", "<global-img>"),
@@ -27,52 +27,8 @@ TEMPLATE = (
 )
 
 
-def build_processor(
+def build_chat(
     texts: Iterable[str],
-    *,
-    vocab_size: int,
-    image_size: int,
-    patch_size: int,
-    max_text_length: int,
-) -> Any:
-    """Return an Idefics3Processor whose vocabulary is learnt from ``texts``.
-
-    Args:
-        texts: what users and assistants say.
-        vocab_size: most tokens; 256 bytes and the special ones are always among them.
-        image_size: side of the square images, in pixels.
-        patch_size: side of an image patch, in pixels.
-        max_text_length: most tokens of a text, those of the picture included.
-    Raises:
-        ConfigError: ``vocab_size`` is too small.
-    """
-    from transformers import Idefics3Processor, PreTrainedTokenizerFast
-    from transformers.models.idefics3.image_processing_pil_idefics3 import (
-        Idefics3ImageProcessorPil,
-    )
-
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_learn_vocabulary(texts, vocab_size),
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        additional_special_tokens=SPECIAL_TOKENS[3:],
-        model_max_length=max_text_length,
-    )
-    side = {"longest_edge": image_size}
-    pictures = Idefics3ImageProcessorPil(
-        size=side, max_image_size=side, do_image_splitting=False
-    )
-    return Idefics3Processor(
-        pictures,
-        tokenizer,
-        image_seq_len=(image_size // patch_size) ** 2,
-        chat_template=TEMPLATE,
-    )
-
-
-def build_model(
-    tokenizer: Any,
     *,
     hidden_size: int,
     vision_layers: int,
@@ -80,26 +36,25 @@ def build_model(
     num_attention_heads: int,
     patch_size: int,
     image_size: int,
+    vocab_size: int,
+    max_text_length: int,
     initializer_range: float,
     seed: int,
-) -> Any:
-    """Return an Idefics3ForConditionalGeneration with random weights, in eval mode.
+) -> tuple[Any, Any]:
+    """Return an Idefics3ForConditionalGeneration, in eval mode, and its processor.
 
-    Args:
-        tokenizer: that of its processor.
-        hidden_size: width of both stacks.
-        vision_layers: layers of the image encoder.
-        text_layers: layers of the decoder.
-        num_attention_heads: must divide ``hidden_size``.
-        patch_size: side of an image patch, in pixels; must divide ``image_size``.
-        image_size: side of the square images, in pixels.
-        initializer_range: standard deviation of the weights.
-        seed: of the weights; the global random state is left as it was.
+    The vocabulary is learnt from ``texts``, which are what users and assistants say;
+    all else is as ``Chat.build`` says.
+
     Raises:
-        ConfigError: the sizes do not divide.
+        ConfigError: ``vocab_size`` is too small, or the sizes do not divide.
     """
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
+    processor = _build_processor(
+        texts, vocab_size, image_size, patch_size, max_text_length
+    )
+    tokenizer = processor.tokenizer
     check_sizes(hidden_size, num_attention_heads, image_size, patch_size)
     shared = {
         "hidden_size": hidden_size,
@@ -133,7 +88,40 @@ def build_model(
     )
     sizes = {"hidden_size": hidden_size, "image_size": image_size}
     with fresh_weights(seed, **sizes, patch_size=patch_size):
-        return Idefics3ForConditionalGeneration(config).eval()
+        model = Idefics3ForConditionalGeneration(config)
+    return model.eval(), processor
+
+
+def _build_processor(
+    texts: Iterable[str],
+    vocab_size: int,
+    image_size: int,
+    patch_size: int,
+    max_text_length: int,
+) -> Any:
+    from transformers import Idefics3Processor, PreTrainedTokenizerFast
+    from transformers.models.idefics3.image_processing_pil_idefics3 import (
+        Idefics3ImageProcessorPil,
+    )
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_learn_vocabulary(texts, vocab_size),
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=SPECIAL_TOKENS[3:],
+        model_max_length=max_text_length,
+    )
+    side = {"longest_edge": image_size}
+    pictures = Idefics3ImageProcessorPil(
+        size=side, max_image_size=side, do_image_splitting=False
+    )
+    return Idefics3Processor(
+        pictures,
+        tokenizer,
+        image_seq_len=(image_size // patch_size) ** 2,
+        chat_template=TEMPLATE,
+    )
 
 
 def _learn_vocabulary(texts: Iterable[str], vocab_size: int) -> Any:

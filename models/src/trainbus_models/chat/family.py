@@ -133,28 +133,22 @@ class Chat(TransformersFamily):
         Raises:
             ConfigError: the sizes do not divide, or ``vocab_size`` is too small.
         """
-        from trainbus_models.chat.build import build_model, build_processor
+        from trainbus_models.chat.build import build_chat
 
         self._check_task()
-        processor = build_processor(
+        return build_chat(
             self._texts_of(rows),
-            vocab_size=vocab_size,
-            image_size=image_size,
-            patch_size=patch_size,
-            max_text_length=max_text_length,
-        )
-        model = build_model(
-            processor.tokenizer,
             hidden_size=hidden_size,
             vision_layers=vision_layers,
             text_layers=text_layers,
             num_attention_heads=num_attention_heads,
             patch_size=patch_size,
             image_size=image_size,
+            vocab_size=vocab_size,
+            max_text_length=max_text_length,
             initializer_range=initializer_range,
             seed=seed,
         )
-        return model, processor
 
     def prepare(self, processor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         """Warn of texts that the model does not read as they are written."""
@@ -264,10 +258,8 @@ class Chat(TransformersFamily):
     def _check_lengths(
         self, processor: Any, asked: Sequence[str], prompts: Mapping[str, Any]
     ) -> None:
-        limit = self.max_prompt_length
         allowed = processor.tokenizer.model_max_length
-        if limit is None:
-            limit = allowed - self.max_answer_length
+        limit = self.max_prompt_length or allowed - self.max_answer_length
         if prompts["input_ids"].shape[1] <= limit or limit > NO_LIMIT:
             return
         lengths = prompts["attention_mask"].sum(dim=1).tolist()

@@ -32,7 +32,6 @@ from trainbus_lr_scheduling.checks import (
 from trainbus_lr_scheduling.drivers import (
     COURSE,
     ClosedForm,
-    Driver,
     base_lrs,
     first_difference,
     in_order,
@@ -141,14 +140,14 @@ class LearningRateSchedulerCallback(Callback):
             "threshold": threshold,
             "cooldown": cooldown,
         }
-        self._driver: Driver | None = None
+        self._driver: ClosedForm | TorchDriver | None = None
         self._trainer: Trainer | None = None
         self._is_loaded = False
         self._hearing = ExitStack()  # of groups that join
         self._epoch_mark = self._update_mark = 0  # at the last advance per epoch
 
     @property
-    def driver(self) -> Driver:
+    def driver(self) -> ClosedForm | TorchDriver:
         """What moves the rates; there from ``on_setup`` on."""
         assert self._driver is not None, "on_setup has not run"
         return self._driver

@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge
 
 from trainbus_logging.hyperparameters import hyperparameters, main_settings
+from trainbus_logging.run_folder import (
+    RUN_NAME,
+    folder_of,
+    free_run_name,
+    has_curves,
+    moved_along,
+)
 from trainbus_logging.shown_rows import Row, ShownRows
 from training import ConfigError, PluginError, checked_options
 from training.callbacks import Callback
@@ -31,10 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: What ``free_run_name`` returns.
-RUN_NAME = re.compile(r"(?:run-[0-9]+)?")
-#: Letters of the run's folder in its name.
-MOST_LETTERS = 60
 #: Bytes that can be written before a new event file is begun after an error.
 ROOM = 1 << 16
 #: Values of a step -> their tags; others are below ``train/``.
@@ -332,48 +334,6 @@ def tag_of(metric: str) -> str:
     if loss == "val_loss":
         return f"loss/val/{loader}" if loader else "loss/val"
     return f"metric/{metric}"
-
-
-def folder_of(log_dir: Path, save_dir: Path, run_name: str) -> Path:
-    """Return the folder of a run: named like ``save_dir``, with the run's number."""
-    name = re.sub(r"[^\w.-]+", "-", save_dir.absolute().name)
-    usual = name.lstrip(".-")[:MOST_LETTERS] or "run"
-    return log_dir / (usual + run_name.removeprefix("run"))
-
-
-def has_curves(folder: Path) -> bool:
-    """Whether event files lie in ``folder`` itself."""
-    return any(folder.glob("events.out.tfevents.*"))
-
-
-def moved_along(folder: Path, run_name: str) -> Path:
-    """Return ``folder``, or where it has no curves those of before it was renamed.
-
-    Args:
-        folder: of the curves of a resumed run, inside of its ``save_dir``.
-        run_name: of that run; the name of ``folder`` ends in its number.
-    """
-    if has_curves(folder):
-        return folder
-    number = run_name.removeprefix("run")
-    usual = re.escape(folder.name.removesuffix(number))
-    found = [
-        path
-        for path in folder.parent.glob(f"*{number}")
-        if has_curves(path) and not re.fullmatch(rf"{usual}(-\d+)?", path.name)
-    ]
-    return found[0] if len(found) == 1 else folder  # of several, nobody can tell
-
-
-def free_run_name(log_dir: Path, save_dir: Path) -> str:
-    """Return ``""``, or the first ``run-N`` whose folder holds no curves."""
-    name, number = "", 1
-    while has_curves(folder_of(log_dir, save_dir, name)):
-        number += 1
-        name = f"run-{number}"
-    if number > 1:
-        logger.info("%s holds curves of this run already; it is %s", log_dir, name)
-    return name
 
 
 def _require_room(folder: Path) -> None:

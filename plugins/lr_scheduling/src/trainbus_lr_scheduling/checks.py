@@ -336,12 +336,3 @@ def advances_over(trainer: Trainer, interval: str) -> int:
     if interval == "epoch":
         return planned - epochs_begun(left + done % length, length)
     return planned - left
-
-
-def advances_left(place: int, trainer: Trainer, interval: str) -> int | None:
-    """Return how many advances are planned after the first ``place``; None if unknown.
-
-    At least one, as a schedule is made for no fewer.
-    """
-    planned = planned_advances(trainer, interval)
-    return None if planned is None else max(1, planned - place)

@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trainbus_lr_scheduling.checks import (
-    advances_left,
     advances_over,
     check_combination,
     check_floor,
@@ -334,7 +333,9 @@ class LearningRateSchedulerCallback(Callback):
 
     def _begin_here(self, trainer: Trainer) -> None:
         place = advances_over(trainer, self.interval)
-        left = advances_left(place, trainer, self.interval)
+        planned = planned_advances(trainer, self.interval)
+        # At least one, as a schedule is made for no fewer.
+        left = None if planned is None else max(1, planned - place)
         self.driver.restart(place, checked_warmup(self.warmup, left))
         self._set_marks(trainer)
 

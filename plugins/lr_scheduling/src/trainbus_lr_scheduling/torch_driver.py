@@ -178,8 +178,7 @@ class TorchDriver:
         return {n: copied(v) for n, v in held.items() if v and n not in own}
 
     def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = copied(self._kept())
-        return state
+        return dict(copied(self._kept()))
 
     def _kept(self) -> Mapping[str, Any]:
         """Return what the scheduler keeps, by name, as it keeps it."""

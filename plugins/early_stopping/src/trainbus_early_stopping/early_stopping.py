@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Lt, MinLen
 
 from trainbus_early_stopping.best_weights import BestWeights
-from trainbus_early_stopping.progress import Progress
-from trainbus_early_stopping.rule import Cause, StopRule
+from trainbus_early_stopping.progress import Cause, Progress
+from trainbus_early_stopping.rule import StopRule
 from trainbus_early_stopping.saved import progress_in
 from training import checked_options
 from training.callbacks import Callback
@@ -153,20 +153,18 @@ class EarlyStoppingCallback(Callback):
         log.warning(
             "%s: going on with a run that had stopped: %s", self._called, reason
         )
-        self.progress.note_stop(None, None)
+        self.progress.stopped_by = self.progress.reason = None
 
     def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Check the watched metric if this evaluation measured it."""
         if self.monitor not in metrics:
             return
         value = float(metrics[self.monitor])
-        rule = self.rule
         self._end = None
         if trainer.is_extra_evaluation:  # a run that goes on does not have it
             self._see_end(trainer, value)
             return
-        here = value, rule.mode, rule.min_delta, trainer.step, trainer.epoch
-        is_best = self.progress.check(*here)
+        is_best = self._check(self.progress, trainer, value)
         if is_best and self.restore_best_weights:
             self._weights.take(trainer)
         is_nonfinite = not math.isfinite(value)
@@ -176,8 +174,9 @@ class EarlyStoppingCallback(Callback):
                 *(self._called, self.monitor, value, trainer.step),
             )
         cause = self._cause(trainer, is_nonfinite)
-        reason = rule.reason(cause, self.progress) if cause else None
-        self.progress.note_stop(cause, reason)  # each check decides anew
+        reason = self.rule.reason(cause, self.progress) if cause else None
+        # Each check decides anew.
+        self.progress.stopped_by, self.progress.reason = cause, reason
         if reason is not None:
             trainer.request_stop(reason)
 
@@ -218,7 +217,7 @@ class EarlyStoppingCallback(Callback):
             "version": STATE_VERSION,
             "monitor": self.monitor,
             "mode": self.rule.mode,
-            "progress": self.progress.state_dict(),
+            "progress": asdict(self.progress),
         }
         if self.persist_best == "weights" or self._weights.is_needed(self.progress):
             state["weights"] = self._weights.copy
@@ -249,8 +248,13 @@ class EarlyStoppingCallback(Callback):
 
     def _see_end(self, trainer: Trainer, value: float) -> None:
         """Let weights that are the best at the run's end be that; decide nothing."""
-        rule, self._end = self.rule, replace(self.progress)
-        self._end.check(value, rule.mode, rule.min_delta, trainer.step, trainer.epoch)
+        self._end = replace(self.progress)
+        self._check(self._end, trainer, value)
+
+    def _check(self, progress: Progress, trainer: Trainer, value: float) -> bool:
+        """Count a value of now; return whether it is the best one seen."""
+        mode, min_delta = self.rule.mode, self.rule.min_delta
+        return progress.check(value, mode, min_delta, trainer.step, trainer.epoch)
 
     def _reset(self) -> None:
         self.progress, self._end = Progress(), None

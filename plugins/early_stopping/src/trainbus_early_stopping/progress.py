@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from training.plugin import gain
+
+Cause = Literal["patience", "nonfinite"]
 
 
 def improved(value: float, best: float, mode: str, min_delta: float) -> bool:
@@ -33,8 +35,8 @@ class Progress:
         wait: misses in a row.
         checks: fresh values so far.
         nonfinite_checks: those among them that were NaN or infinite.
-        stopped_by: the rule that asked for the stop, or None.
-        reason: its words, or None.
+        stopped_by: what asked for the stop, or None.
+        reason: that in words, or None.
     """
 
     reference: float | None = None
@@ -44,7 +46,7 @@ class Progress:
     wait: int = 0
     checks: int = 0
     nonfinite_checks: int = 0
-    stopped_by: Literal["patience", "nonfinite"] | None = None
+    stopped_by: Cause | None = None
     reason: str | None = None
 
     def check(
@@ -65,13 +67,3 @@ class Progress:
         if is_best:
             self.best_seen, self.best_step, self.best_epoch = value, step, epoch
         return is_best
-
-    def note_stop(
-        self, rule: Literal["patience", "nonfinite"] | None, reason: str | None
-    ) -> None:
-        """Remember which rule asked for a stop, and why; None: no stop."""
-        self.stopped_by, self.reason = rule, reason
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all fields by name."""
-        return asdict(self)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from trainbus_early_stopping.progress import Progress
+from trainbus_early_stopping.progress import Cause, Progress
 from training.plugin import count
 
 if TYPE_CHECKING:
     from training.plugin import PlannedRun
-
-Cause = Literal["patience", "nonfinite"]
 
 
 @dataclass(frozen=True)

@@ -176,16 +176,12 @@ class EvaluationCallback(Callback):
         """Return which settings do not go together with the run."""
         name = run.name_of(self)
         missing = f"{name} is enabled, but data.validation names no rows"
+        every, option = self.every_n_steps, f"{name}.every_n_steps"
+        steps = run.length_conflicts(every, "step", option)
+        every, option = self.every_n_epochs, f"{name}.every_n_epochs"
+        epochs = run.length_conflicts(every, "epoch", option)
         return Plan(
-            conflicts=[
-                *([] if run.has_validation else [missing]),
-                *run.length_conflicts(
-                    self.every_n_steps, "step", f"{name}.every_n_steps"
-                ),
-                *run.length_conflicts(
-                    self.every_n_epochs, "epoch", f"{name}.every_n_epochs"
-                ),
-            ]
+            conflicts=[*([] if run.has_validation else [missing]), *steps, *epochs]
         )
 
     @heard_if(lambda self: self.every_n_steps)
@@ -193,7 +189,9 @@ class EvaluationCallback(Callback):
         """Ask for an evaluation when one is due by steps."""
         if not self.every_n_steps or trainer.step % self.every_n_steps:
             return
-        if not self._is_due_soon(trainer):
+        # Twice at one step would count twice for whoever counts checks. Where a run
+        # ends inside an epoch it is asked for: one with more steps would measure there.
+        if not (trainer.ends_epoch and self._is_chosen(trainer.epoch + 1)):
             trainer.request_evaluation(f"every {self.every_n_steps} steps")
 
     def evaluate(self, trainer: Trainer, reason: str) -> dict[str, float] | None:
@@ -217,7 +215,8 @@ class EvaluationCallback(Callback):
 
     def is_due(self, trainer: Trainer, reason: str) -> bool:
         """Whether this boundary is evaluated."""
-        return reason != "epoch_end" or self._is_epoch_due(trainer, trainer.epoch)
+        is_last = trainer.epoch >= trainer.num_epochs or trainer.is_stopping
+        return reason != "epoch_end" or is_last or self._is_chosen(trainer.epoch)
 
     def measure(self, trainer: Trainer) -> dict[str, float]:
         """Evaluate now, in the run's precision; return the numbers by their run names.
@@ -335,65 +334,37 @@ class EvaluationCallback(Callback):
         return numbers
 
     def _build(self, trainer: Trainer) -> Evaluator | TaskEvaluator:
-        model = trainer.model
-        if trainer.recipe is not None:
-            return self._build_for(trainer, trainer.recipe)
+        model, loss = trainer.model, trainer.compute_loss
         generates = callable(getattr(model, "generate", None))
-        if trainer.processor is not None and generates:
-            self._refuse_options_of_logits()
-            return VQAEvaluator(
+        answers = trainer.processor is not None and generates
+        if trainer.recipe is None and not answers:
+            if self.keep_predictions:
+                raise ConfigError(
+                    "evaluation.keep_predictions needs a trainer with a processor and "
+                    "a model that can generate"
+                )
+            return Evaluator(
                 model,
-                trainer.processor,
-                None,
-                self.max_new_tokens,
-                self.num_beams,
-                VQA_METRICS if self.metrics is None else self.metrics,
-                compute_loss=trainer.compute_loss,
+                metrics=("loss", *(self.metrics or ())),
+                compute_loss=loss,
+                class_dim=self.class_dim,
+                shift_labels=self.shift_labels,
             )
-        if self.keep_predictions:
-            raise ConfigError(
-                "evaluation.keep_predictions needs a trainer with a processor and a "
-                "model that can generate"
-            )
-        metrics = ("loss", *(self.metrics or ()))
-        return Evaluator(
-            model,
-            metrics=metrics,
-            compute_loss=trainer.compute_loss,
-            class_dim=self.class_dim,
-            shift_labels=self.shift_labels,
-        )
-
-    def _build_for(self, trainer: Trainer, recipe: Any) -> TaskEvaluator:
-        self._refuse_options_of_logits()
-        return TaskEvaluator(
-            trainer.model,
-            recipe,
-            None,
-            self.max_new_tokens,
-            self.num_beams,
-            self.metrics,
-            compute_loss=trainer.compute_loss,
-        )
-
-    def _refuse_options_of_logits(self) -> None:
         for name in ("class_dim", "shift_labels"):
             if getattr(self, name) is not None:
                 raise ConfigError(
                     f"evaluation.{name} is given, but it is of logits, and predictions "
                     "are measured; leave it out"
                 )
+        options = None, self.max_new_tokens, self.num_beams
+        if trainer.recipe is not None:
+            given = trainer.recipe, *options, self.metrics
+            return TaskEvaluator(model, *given, compute_loss=loss)
+        metrics = VQA_METRICS if self.metrics is None else self.metrics
+        return VQAEvaluator(
+            model, trainer.processor, *options, metrics, compute_loss=loss
+        )
 
-    def _is_epoch_due(self, trainer: Trainer, epoch: int) -> bool:
-        """Whether the end of ``epoch`` (completed epochs, from 1) is evaluated."""
-        is_last = epoch >= trainer.num_epochs or trainer.is_stopping
-        return is_last or bool(self.every_n_epochs and epoch % self.every_n_epochs == 0)
-
-    def _is_due_soon(self, trainer: Trainer) -> bool:
-        """Whether this step ends an epoch that is evaluated in every run.
-
-        Twice at one step would count twice for whoever counts checks. Where a run ends
-        inside an epoch it is asked for, too: one with more steps would measure there.
-        """
-        every = self.every_n_epochs
-        return bool(trainer.ends_epoch and every and (trainer.epoch + 1) % every == 0)
+    def _is_chosen(self, epoch: int) -> bool:
+        """Whether the end of ``epoch``, from 1, is evaluated in every run."""
+        return bool(self.every_n_epochs) and epoch % self.every_n_epochs == 0

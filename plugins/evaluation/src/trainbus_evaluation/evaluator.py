@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from trainbus_evaluation.classes import Classes
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.metrics import LossMeans
+from trainbus_evaluation.warned import WarnOnce
 from training import ConfigError, DataError
 from training.plugin import (
     LossFn,
@@ -24,8 +24,6 @@ from training.plugin import (
     portions,
     strategy_of,
 )
-
-logger = logging.getLogger(__name__)
 
 METRICS = ("loss", "accuracy", "f1")
 
@@ -89,7 +87,7 @@ class Evaluator:
             model, device, loss_fn, step_fn, compute_loss, loss_per
         )
         self.model = model
-        self._has_told_of_nan = False
+        self._warn_once = WarnOnce()
 
     @property
     def device(self) -> torch.device | None:
@@ -115,45 +113,36 @@ class Evaluator:
         loss = LossMeans()
         classes = Classes(self.model, self.class_dim, self.shift_labels)
         use = None
-        needs_classes = self.metrics != ("loss",)
-        num_batches = 0
+        needs_loss, needs_classes = "loss" in self.metrics, self.metrics != ("loss",)
         # Not inference_mode: a tensor that a module caches would break training.
         taps = self._runner.with_outputs() if needs_classes else nullcontext()
         with evaluating(self.model), torch.no_grad(), taps:
-            for batch, samples, counts in portions(dataloader):
-                num_batches += 1
-                moved = batch_to_device(batch, device)
+            for batch, moved, samples, counts in placed(dataloader, device):
                 mean, weight, outputs = self._runner.loss_and_outputs(
-                    batch, moved, device, samples, "loss" in self.metrics
+                    batch, moved, device, samples, needs_loss
                 )
-                if "loss" in self.metrics:
+                if needs_loss:
                     given = weight if counts else 0.0, self._runner.parts
                     loss.add(_required(mean, outputs), *given)
                 if needs_classes:
                     use = use or self._runner.label_use(batch)
                     classes.add(batch, moved, outputs, mean, use, counts)
-        check_not_empty(num_batches)
         strategy = strategy_of(dataloader)
         loss.unite(strategy)
         if use is not None:
             use = self._runner.label_use(batch)  # further batches may have told more
             classes.unite(strategy, use)
-        results = {"loss": loss.value()} if "loss" in self.metrics else {}
+        results = {"loss": loss.value()}
         if use is not None:
             results |= classes.results(self.metrics, use)
-            self._tell_of_nan(classes.num_nan)
-        return {name: results[name] for name in self.metrics} | loss.parts()
-
-    def _tell_of_nan(self, number: int) -> None:
-        """Warn, once, of labels for which nothing can have been predicted."""
-        if number and not self._has_told_of_nan:
-            self._has_told_of_nan = True
-            logger.warning(
+        if classes.num_nan:
+            self._warn_once(
                 "the model returned NaN among the logits of %d labels, which count as "
                 "wrong, as a class that no label has; look for what makes it in the "
                 "evaluation data, the model or its precision",
-                number,
+                classes.num_nan,
             )
+        return {name: results[name] for name in self.metrics} | loss.parts()
 
 
 def checked_metrics(metrics: Sequence[str], choices: Sequence[str]) -> tuple[str, ...]:
@@ -173,6 +162,21 @@ def checked_metrics(metrics: Sequence[str], choices: Sequence[str]) -> tuple[str
                 f"{', '.join(choices)}"
             )
     return tuple(dict.fromkeys(metrics))
+
+
+def placed(
+    loader: Iterable[Any], device: torch.device
+) -> Iterator[tuple[Any, Any, int | None, bool]]:
+    """Yield each batch, the same on ``device``, its samples, and whether it counts.
+
+    Raises:
+        DataError: there is none.
+    """
+    num_batches = 0
+    for batch, samples, counts in portions(loader):
+        num_batches += 1
+        yield batch, batch_to_device(batch, device), samples, counts
+    check_not_empty(num_batches)
 
 
 def check_not_empty(num_batches: int, loader: str = "the loader") -> None:

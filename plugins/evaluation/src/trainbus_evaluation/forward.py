@@ -77,8 +77,8 @@ class ModelRunner:
             loss_per, self._mean_loss, loss_fn, step_fn is None, by_losses=True
         )
         self._weigher.prepare(model, torch.device("cpu"))
-        self._is_computing = False  # a loss, from a pass whose outputs count
-        self._outputs: Any = None
+        #: What the model returned for the loss that is computed; None: none is.
+        self._outputs: list[Any] | None = None
 
     def place(self) -> torch.device:
         """Put the model on its device; return that."""
@@ -190,17 +190,18 @@ class ModelRunner:
             handle.remove()
 
     def _note(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
-        if self._is_computing:  # else it generates, or is measured
-            self._outputs = outputs
+        if self._outputs is not None:  # else it generates, or is measured
+            self._outputs[:] = [outputs]
 
     def _compute(self, compute_loss: Any, *given: Any, **named: Any) -> Any:
         """Return (loss, weight, parts or None, the model's outputs if read)."""
-        self._is_computing = True
+        last: list[Any] = []
+        self._outputs = last
         try:
             loss, weight, *more = compute_loss(*given, **named)
-            return loss, weight, more[0] if more else None, self._outputs
+            return loss, weight, more[0] if more else None, last[0] if last else None
         finally:
-            self._is_computing, self._outputs = False, None  # nothing is kept
+            self._outputs = None  # nothing is kept
 
 
 def _trainer_of(compute_loss: ComputeLoss) -> Trainer | None:

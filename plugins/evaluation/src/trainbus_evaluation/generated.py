@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainbus_evaluation.shifting import IGNORED
 from training import ConfigError
 from training.plugin import echo_of, texts_of
 
-IGNORED = -100
 #: Entries of a batch that only training feeds to the model.
 _ANSWER_KEYS = ("labels", "decoder_input_ids", "decoder_attention_mask")
 

@@ -13,6 +13,10 @@ from training.plugin import Parts, Strategy
 NO_CLASS = torch.iinfo(torch.int64).min
 
 
+#: The loss itself among its parts; no part is called so.
+LOSS = ""
+
+
 class WeightedMean:
     """The mean of batch means, each weighted by the items behind it.
 
@@ -28,10 +32,8 @@ class WeightedMean:
 
         Args:
             mean: 0-d, or a number: the mean over the batch's items.
-            weight: their number; 0 leaves the batch out, whatever its mean.
+            weight: their number, above 0.
         """
-        if weight <= 0:
-            return
         # On a CPU a float is cheaper than two more kernels; elsewhere it is a sync.
         if isinstance(mean, Tensor):
             mean = mean.item() if mean.device.type == "cpu" else mean.detach().double()
@@ -55,40 +57,42 @@ class LossMeans:
     """The mean of a loss, and of each value that a step function returns beside it."""
 
     def __init__(self) -> None:
-        self._loss = WeightedMean()
-        self._parts: dict[str, WeightedMean] = {}
+        self._means = {LOSS: WeightedMean()}
 
     def add(self, loss: Tensor, weight: float, parts: Parts) -> None:
         """Count a batch.
 
         Args:
             loss: 0-d, the mean over the batch's items.
-            weight: their number; 0 leaves the batch out.
+            weight: their number; 0 leaves the batch out, whatever its mean.
             parts: means over the same items, by name.
         """
-        self._loss.add(loss, weight)
-        for name, value in parts.items() if weight > 0 else ():
-            self._parts.setdefault(name, WeightedMean()).add(value, weight)
+        if weight > 0:
+            for name, value in ((LOSS, loss), *parts.items()):
+                self._mean_of(name).add(value, weight)
 
     def unite(self, strategy: Strategy) -> None:
         """Count what the other processes counted, too; all of them call it."""
         if strategy.size == 1:
             return
-        own = {name: part.sums() for name, part in self._parts.items()}
-        everywhere = strategy.gather((self._loss.sums(), own))
-        self._loss, self._parts = WeightedMean(), {}
-        for (total, weight), parts in everywhere:
-            self._loss.add_sums(total, weight)
-            for name, sums in parts.items():
-                self._parts.setdefault(name, WeightedMean()).add_sums(*sums)
+        own = {name: mean.sums() for name, mean in self._means.items()}
+        everywhere = strategy.gather(own)
+        self._means = {LOSS: WeightedMean()}
+        for each in everywhere:
+            for name, sums in each.items():
+                self._mean_of(name).add_sums(*sums)
 
     def value(self) -> float:
         """Return the mean loss so far; NaN before anything counted."""
-        return self._loss.value()
+        return self._means[LOSS].value()
 
     def parts(self) -> dict[str, float]:
         """Return ``val_<name>`` of each part: its mean over the batches that had it."""
-        return {f"val_{name}": part.value() for name, part in self._parts.items()}
+        parts = (name for name in self._means if name != LOSS)
+        return {f"val_{name}": self._means[name].value() for name in parts}
+
+    def _mean_of(self, name: str) -> WeightedMean:
+        return self._means.setdefault(name, WeightedMean())
 
 
 def accuracy(predicted: Tensor, target: Tensor) -> float:

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from trainbus_evaluation.evaluator import check_not_empty, checked_metrics
+from trainbus_evaluation.evaluator import checked_metrics, placed
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.generated import longest_answer
 from trainbus_evaluation.metrics import LossMeans
-from trainbus_evaluation.task_scores import (
-    checked_scores,
-    warn_of_missing,
-)
+from trainbus_evaluation.task_scores import checked_scores
+from trainbus_evaluation.warned import WarnOnce
 from training import ConfigError, checked_options
 from training.plugin import (
     attribute_of,
-    batch_to_device,
     evaluating,
     followed_options,
-    portions,
     slug,
     strategy_of,
 )
-
-logger = logging.getLogger(__name__)
 
 #: Options of generated predictions, for a family whose ``predict`` takes them; beside
 #: another family whatever differs from these is refused.
@@ -94,7 +87,7 @@ class TaskEvaluator:
         self.metrics = checked_metrics(metrics, tuple(known))
         #: The rows that were answered last, each with its prediction and scores.
         self.records: list[dict[str, Any]] = []
-        self._has_told = self._has_told_of_missing = self._has_told_of_cut = False
+        self._warn_once = WarnOnce()
         #: The metric that is also reported by kind, if it is measured.
         self._by_kind = next((name for name in known[1:2] if name in self.metrics), "")
 
@@ -137,18 +130,14 @@ class TaskEvaluator:
         device = self._runner.place()
         loss, answers = LossMeans(), list[list[dict[str, Any]]]()
         needs_answers = return_predictions or tuple(self.metrics) != ("loss",)
-        num_batches = 0
         # Not inference_mode: a tensor that a module caches would break training.
         with evaluating(self.model), torch.no_grad():
-            for batch, samples, counts in portions(dataloader):
-                num_batches += 1
-                moved = batch_to_device(batch, device)
+            for batch, moved, samples, counts in placed(dataloader, device):
                 mean, weight = self._loss(batch, moved, device, samples)
                 loss.add(mean, weight if counts else 0.0, self._runner.parts)
                 if needs_answers:
                     answered = self._answer(batch, moved, return_predictions)
                     answers.append(answered if counts else [])
-        check_not_empty(num_batches)
         strategy = strategy_of(dataloader)
         loss.unite(strategy)
         # Batch by batch, and in each by rank: that is the loader's order.
@@ -227,12 +216,11 @@ class TaskEvaluator:
             processor: of the model.
             most: tokens that are generated at most; None: as many as are learnt.
         """
-        if most is None or self._has_told_of_cut:
+        if most is None:
             return
         needed = longest_answer(batch, processor) - 1  # the start may be a label
         if needed - 1 > most:  # the end alone may lack
-            self._has_told_of_cut = True
-            logger.warning(
+            self._warn_once(
                 "max_new_tokens is %d, but a right answer takes %d with its end: no "
                 "prediction can equal it; leave max_new_tokens out, or raise it",
                 most, needed,
@@ -253,26 +241,38 @@ class TaskEvaluator:
         task, found = self._recipe.task, self._means(records)
         summary = checked_scores(task, "summarise", task.summarise(records))
         found |= {name: v for name, v in summary.items() if name in self.metrics}
-        is_scored = any(self._target in record for record in records)
-        if is_scored and not self._has_told_of_missing:
-            self._has_told_of_missing = warn_of_missing(task, self.metrics, found)
+        missing = [n for n in self.metrics if n != "loss" and n not in found]
+        if missing and any(self._target in record for record in records):
+            self._warn_once(
+                "the task %s declares the metric %r, but neither its score nor its "
+                "summarise returned it for any of the rows that were measured; return "
+                "it, or take it out of metrics",
+                *(type(task).__name__, missing[0]),
+            )
         return found
 
     def _means(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        if self._by_kind:
-            self._warn_of_merged(str(r["kind"]) for r in records if r.get("kind"))
-        return means_of(records, self.metrics, self._by_kind, self._kind_name)
+        """Return the mean of each metric over the records that have it."""
+        groups: dict[str, list[float]] = {}
+        kinds: dict[str, dict[str, None]] = {}  # metric -> those that it is of
+        for record in records:
+            for metric in self.metrics:
+                if metric in record and metric != "loss":
+                    groups.setdefault(metric, []).append(record[metric])
+            if self._by_kind and record.get("kind"):
+                name = self._kind_name(record["kind"])
+                kinds.setdefault(name, {})[str(record["kind"])] = None
+                if self._by_kind in record:
+                    groups.setdefault(name, []).append(record[self._by_kind])
+        self._warn_of_merged(kinds)
+        return {name: sum(scores) / len(scores) for name, scores in groups.items()}
 
-    def _warn_of_merged(self, kinds: Iterable[str]) -> None:
+    def _warn_of_merged(self, kinds: Mapping[str, Collection[str]]) -> None:
         """Tell, once, which kinds have a name in common."""
-        merged: dict[str, list[str]] = {}
-        for kind in dict.fromkeys(kinds):
-            merged.setdefault(self._kind_name(kind), []).append(kind)
         told = [f"{', '.join(map(repr, same))} as {name}"
-                for name, same in merged.items() if len(same) > 1]  # fmt: skip
-        if told and not self._has_told:
-            self._has_told = True
-            logger.warning(
+                for name, same in kinds.items() if len(same) > 1]  # fmt: skip
+        if told:
+            self._warn_once(
                 "kinds of rows are measured together where they differ in case and in "
                 "what is no letter or digit only: %s; call them otherwise to tell them "
                 "apart",
@@ -282,28 +282,3 @@ class TaskEvaluator:
     def _kind_name(self, kind: Any) -> str:
         """Return the metric's name of a kind: ``"yes/no"`` is ``accuracy/yes_no``."""
         return f"{self._by_kind}/{slug(kind)}"
-
-
-def means_of(
-    records: Sequence[Mapping[str, Any]],
-    metrics: Sequence[str],
-    by_kind: str,
-    name_of: Callable[[Any], str],
-) -> dict[str, float]:
-    """Return the mean of each metric over the records that have it.
-
-    Args:
-        records: rows with their scores.
-        metrics: what is asked for; the loss is not among the scores.
-        by_kind: the metric that is also reported for each ``kind``; ``""`` for none.
-        name_of: kind -> what the metric is called for it.
-    """
-    groups: dict[str, list[float]] = {}
-    for record in records:
-        for metric in metrics:
-            if metric in record and metric != "loss":
-                groups.setdefault(metric, []).append(record[metric])
-        if by_kind in record and record.get("kind"):
-            name = name_of(record["kind"])
-            groups.setdefault(name, []).append(record[by_kind])
-    return {name: sum(scores) / len(scores) for name, scores in groups.items()}

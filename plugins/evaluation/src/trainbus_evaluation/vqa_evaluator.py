@@ -106,17 +106,12 @@ class VQAEvaluator(TaskEvaluator):
                 self._texts.reference(str(row["answer"]), labels, number)
                 for number, row in enumerate(rows)
             ]
-        return [
-            self._record(*each)
-            for each in zip(rows, predictions, references, strict=True)
-        ]
-
-    def _record(
-        self, row: Mapping[str, Any], prediction: str, reference: str
-    ) -> dict[str, Any]:
-        answers = row.get("answers") or ()
-        scores = answer_scores(prediction, str(row["answer"]), reference, answers)
-        return {**row, "prediction": prediction, **scores}
+        records = []
+        for row, said, right in zip(rows, predictions, references, strict=True):
+            answers = row.get("answers") or ()
+            scores = answer_scores(said, str(row["answer"]), right, answers)
+            records.append({**row, "prediction": said, **scores})
+        return records
 
     def _scores(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Return the means of accuracy, exact match, and accuracy of each kind."""

@@ -26,15 +26,15 @@ class LogFile:
     Args:
         path: of the file; what is there may be an earlier log.
     Attributes:
-        columns: of the file as the run left it; none: it has not, or a row may be there
-            in part.
+        columns: of the file as the run left it; None: it has not written it yet, or
+            something may be there in part or lack, so that all is to be written anew.
         is_own: whether what is there is this run's.
         is_failing: whether the last write failed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.columns: list[str] = []
+        self.columns: list[str] | None = None
         self.is_own = self.is_failing = False
 
     def begin(self) -> None:
@@ -72,17 +72,17 @@ class LogFile:
         return columns, [dict(zip(columns, row, strict=True)) for row in complete]
 
     def append(self, rows: Sequence[Mapping[str, str]], durably: bool = True) -> bool:
-        """Append rows, and return whether they fit into what is there.
+        """Append rows, and return whether they are there; else all is to be replaced.
 
         Args:
             rows: by column.
             durably: wait until all is on the disk.
         """
-        columns = self.columns
-        is_there = bool(columns) and self.path.is_file()
-        if not is_there or not set(chain(*rows)) <= set(columns):
+        columns, self.columns = self.columns, None  # as long as it is not known
+        if columns is None or not self.path.is_file():
             return False
-        self.columns = []  # as long as it is not known
+        if not set(chain(*rows)) <= set(columns):
+            return False
         with open(self.path, "ab", opener=_without_links) as file:
             file.write(as_text(columns, rows).encode())
             file.flush()

@@ -221,7 +221,7 @@ class CSVLoggerCallback(Callback):
         """
         try:
             if self._claim.is_of(trainer):
-                if self._num_rows and not self._file.columns:
+                if self._num_rows and self._file.columns is None:
                     self._try(self._file, lambda: self._write_rows(trainer))
                 if self.every_n_steps:
                     self._write_steps(durably=True)
@@ -243,7 +243,7 @@ class CSVLoggerCallback(Callback):
             file.is_failing = False
         except OSError as error:
             was_failing, file.is_failing = file.is_failing, True
-            file.columns = []  # nobody knows how it stands
+            file.columns = None  # nobody knows how it stands
             if was_failing:
                 return  # it was told, or has ended the run
             if self.failure == "fatal":  # a log is worth as much, to whoever says so
@@ -271,10 +271,9 @@ class CSVLoggerCallback(Callback):
 
     def _mistake(self, path: Path) -> str:
         """Return why no log can be at ``path``, or no steps' beside it."""
-        mistake = _mistake(path)
+        mistake = mistake_of(path, "csv.filename is")
         if self.every_n_steps and not mistake:
-            told = "csv.every_n_steps writes to"
-            mistake = _mistake(steps_path(path), told)
+            mistake = mistake_of(steps_path(path), "csv.every_n_steps writes to")
         return mistake
 
     def _resume(self, history: Sequence[Mapping[str, str]]) -> None:
@@ -328,8 +327,8 @@ def epoch_of(trainer: Trainer) -> int:
     return max(1, trainer.epoch + (trainer.batches_seen > 0))
 
 
-def _mistake(path: Path, told: str = "csv.filename is") -> str:
-    """Return why ``path`` can be no log, ``""`` if it can be one."""
+def mistake_of(path: Path, told: str) -> str:
+    """Return why ``path`` can be no log, after ``told``; ``""`` if it can be one."""
     if path.is_dir():
         return f"{told} {str(path)!r}, which is a folder"
     is_device = path.is_char_device() or path.is_block_device()

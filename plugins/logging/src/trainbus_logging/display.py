@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -23,20 +24,47 @@ USUAL_WIDTH = 80
 FRAME = 8
 
 
-@dataclass(frozen=True)
-class Position:
-    """How far something is that goes batch by batch.
+@dataclass
+class Stretch:
+    """Something that goes batch by batch: an epoch, or the evaluation of a loader.
 
     Attributes:
-        done: batches.
+        title: what it is called.
+        first: batches that were done when it began.
         total: batches in all; None if nobody knows.
+        began: when, in seconds of the clock.
+    """
+
+    title: str
+    first: int
+    total: int | None
+    began: float
+
+    def rate(self, done: int, now: float) -> float:
+        """Return the batches a second up to now; infinite as long as no time is over.
+
+        Args:
+            done: batches, those before the beginning included.
+            now: in seconds of the same clock.
+        """
+        elapsed = now - self.began
+        return (done - self.first) / elapsed if elapsed > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a stretch is.
+
+    Attributes:
+        stretch: what it is.
+        done: batches.
         rate: batches a second.
         loss: of training, smoothed; None in an evaluation.
         run_seconds_left: to the planned end of the run, if known.
     """
 
+    stretch: Stretch
     done: int
-    total: int | None
     rate: float
     loss: float | None = None
     run_seconds_left: float | None = None
@@ -44,9 +72,10 @@ class Position:
     @property
     def seconds_left(self) -> float | None:
         """To the last batch, at this rate."""
-        if self.total is None or self.rate <= 0:
+        total = self.stretch.total
+        if total is None or self.rate <= 0:
             return None
-        return max(0, self.total - self.done) / self.rate
+        return max(0, total - self.done) / self.rate
 
 
 class Bar:
@@ -72,19 +101,17 @@ class Bar:
         self._make: Any = tqdm if is_notebook() else plain
         self._stream = stream
         self._table = EpochTable(chosen, has_colour=_has_colour(stream))
-        self._title = ""
         self._waiting = 0  # characters that stand there without a bar
         self._bar: tqdm[Any] | None = None
 
-    def start(self, title: str, done: int, total: int | None) -> None:
-        """Begin what is called ``title``, of which ``done`` batches are done."""
+    def start(self, stretch: Stretch) -> None:
+        """Begin to show ``stretch``."""
         self.close()
-        self._title = title
         width = width_of(self._stream)
         self._bar = self._make(
-            bar_format=_bar_format(title, Position(done, total, 0.0), width),
-            initial=done,
-            total=total,
+            bar_format=_bar_format(Position(stretch, stretch.first, 0.0), width),
+            initial=stretch.first,
+            total=stretch.total,
             file=self._stream,
             leave=False,
             ncols=width - 1,  # a full line would wrap
@@ -110,7 +137,7 @@ class Bar:
             return
         width = width_of(self._stream)
         self._bar.ncols = width - 1
-        self._bar.bar_format = _bar_format(self._title, position, width)
+        self._bar.bar_format = _bar_format(position, width)
         self._bar.update(position.done - self._bar.n)
         self._bar.refresh()
 
@@ -137,11 +164,9 @@ class Lines:
     def __init__(self, stream: Guarded, chosen: Sequence[str] = ()) -> None:
         self._stream = stream
         self._chosen = chosen
-        self._title = ""
 
-    def start(self, title: str, done: int, total: int | None) -> None:
-        """Begin what is called ``title``; say nothing yet."""
-        self._title = title
+    def start(self, stretch: Stretch) -> None:
+        """Say nothing yet: a log shows how far it is, not that it begins."""
 
     def wait(self, title: str) -> None:
         """Say nothing: nobody waits for a log."""
@@ -152,10 +177,10 @@ class Lines:
 
     def show(self, position: Position) -> None:
         """Write where it is."""
-        done, total = position.done, position.total
+        done, total = position.done, position.stretch.total
         share = f" ({100 * done / total:.0f}%)" if total else ""
         parts = [
-            f"{self._title}  batch {done}/{total or '?'}{share}",
+            f"{position.stretch.title}  batch {done}/{total or '?'}{share}",
             f"{position.rate:.3g} batches/s",
         ]
         left = position.seconds_left
@@ -217,9 +242,10 @@ def _has_colour(stream: Guarded) -> bool:
     return stream.isatty() and not is_refused
 
 
-def _bar_format(title: str, position: Position, width: int) -> str:
+def _bar_format(position: Position, width: int) -> str:
     """Return a line for tqdm: as many words as leave the bar a share of the room."""
-    total, left = position.total, position.seconds_left
+    title, total = position.stretch.title, position.stretch.total
+    left = position.seconds_left
     words = [f"{position.done}/{total}"] if total else []
     if position.rate > 0:
         words += [] if left is None else [f"{as_time(left)} left"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le
 
-from trainbus_logging.display import Bar, Lines, Position, view_of
+from trainbus_logging.display import Bar, Lines, Position, Stretch, view_of
 from trainbus_logging.epoch_table import Outcome
 from trainbus_logging.standing import Standing, watched
 from training import checked_options
@@ -95,14 +95,13 @@ class ProgressBarCallback(Callback):
         if self._view is None:
             return
         self._show_row(trainer)
-        done, self._num_batches = trainer.batches_seen, trainer.batches_per_epoch
-        self._title = f"epoch {trainer.epoch + 1}/{trainer.num_epochs}"
-        self._view.start(self._title, done, self._num_batches)
+        title = f"epoch {trainer.epoch + 1}/{trainer.num_epochs}"
+        done, total = trainer.batches_seen, trainer.batches_per_epoch
+        self._epoch = Stretch(title, done, total, self.clock())
+        self._view.start(self._epoch)
         if done:
-            total = self._num_batches or "?"
-            self._view.note(f"{self._title}  resumed at batch {done}/{total}")
-        self._epoch_started = self._last_shown = self.clock()
-        self._first_batch = self._next_look = done
+            self._view.note(f"{title}  resumed at batch {done}/{total or '?'}")
+        self._last_shown, self._next_look = self._epoch.began, done
         self._loss_due = None
 
     @heard_if(lambda self: self.verbose)
@@ -116,15 +115,14 @@ class ProgressBarCallback(Callback):
         self._leave_evaluation()
         now = self.clock()
         done = batch + 1
-        elapsed = now - self._epoch_started
         # Look again after as many batches as fit between refreshes, by the rate so
         # far; at most twice as many as have been done, in case they get slower.
-        rate = (done - self._first_batch) / elapsed if elapsed > 0 else math.inf
-        ahead = min(rate * self._interval / 4, done - self._first_batch)
+        rate = self._epoch.rate(done, now)
+        ahead = min(rate * self._interval / 4, done - self._epoch.first)
         self._next_look = batch + max(1, int(ahead))
         if self._loss_due is None:
             is_due = now - self._last_shown >= self._interval
-            if is_due or (done == self._num_batches and isinstance(self._view, Bar)):
+            if is_due or (done == self._epoch.total and isinstance(self._view, Bar)):
                 self._last_shown = now
                 self._loss_due = logs.later("loss")
         if self._loss_due is not None and self._loss_due.is_here:
@@ -143,16 +141,16 @@ class ProgressBarCallback(Callback):
         if done == 0:
             if self._evaluating_since is None:
                 self._evaluating_since = now
-            self._loader_begun = self._last_shown = now
-            self._view.start(f"evaluating {loader}".rstrip(), 0, total)
+            self._loader = Stretch(f"evaluating {loader}".rstrip(), 0, total, now)
+            self._last_shown = now
+            self._view.start(self._loader)
             self._next_look = 0  # the epoch, if it goes on, has its bar back at once
             return
         is_due = now - self._last_shown >= self._interval
         if isinstance(self._view, Bar) if done == total else is_due:
             self._last_shown = now
-            elapsed = now - self._loader_begun
-            rate = done / elapsed if elapsed > 0 else math.inf
-            self._view.show(Position(done, total, rate))
+            rate = self._loader.rate(done, now)
+            self._view.show(Position(self._loader, done, rate))
 
     def on_epoch_end(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
         """Keep the row, until it is known whether it is saved."""
@@ -160,7 +158,7 @@ class ProgressBarCallback(Callback):
         if self._view is not None:
             left = self._seconds_left(trainer, 0.0)
             self._ended = Outcome(metrics, trainer.num_epochs, left)
-            self._view.wait(self._title)
+            self._view.wait(self._epoch.title)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Show the last epoch's line."""
@@ -186,8 +184,8 @@ class ProgressBarCallback(Callback):
         since, self._evaluating_since = self._evaluating_since, None
         if since is None or self._view is None:
             return
-        self._epoch_started += self.clock() - since  # batches did not get slower
-        self._view.start(self._title, self._first_batch, self._num_batches)
+        self._epoch.began += self.clock() - since  # batches did not get slower
+        self._view.start(self._epoch)
 
     def _show(self, trainer: Trainer, done: int, rate: float, loss: float) -> None:
         if math.isfinite(loss) and math.isfinite(self._loss):
@@ -196,7 +194,7 @@ class ProgressBarCallback(Callback):
         assert self._view is not None
         windows = (done - trainer.batches_seen) / trainer.gradient_accumulation_steps
         left = self._seconds_left(trainer, windows)
-        self._view.show(Position(done, self._num_batches, rate, loss, left))
+        self._view.show(Position(self._epoch, done, rate, loss, left))
 
     def _seconds_left(self, trainer: Trainer, windows: float) -> float | None:
         """Return the seconds to the run's planned end at the pace so far, if known."""

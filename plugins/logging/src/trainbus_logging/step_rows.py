@@ -168,10 +168,6 @@ def _settled(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _until(step: int, rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [row for row in rows if _is_until(step, row)]
-
-
-def _is_until(step: int, row: Mapping[str, str]) -> bool:
-    """Whether it is the row of a step up to ``step``; those of other files are not."""
-    cell = row.get("step", "")
-    return cell.isdecimal() and int(cell) <= step
+    """Return the rows of steps up to ``step``; those of other files are none."""
+    cells = ((row, row.get("step", "")) for row in rows)
+    return [row for row, cell in cells if cell.isdecimal() and int(cell) <= step]

@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import math
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
+from trainbus_logging.event_file import EventFile, import_writer
 from trainbus_logging.hyperparameters import hyperparameters, main_settings
+from trainbus_logging.run_folder import (
+    RUN_NAME,
+    folder_of,
+    free_run_name,
+    has_curves,
+    moved_along,
+)
 from trainbus_logging.shown_rows import Row, ShownRows
 from training import ConfigError, PluginError, checked_options
 from training.callbacks import Callback
-from training.plugin import Plan, named_path, require_state, write_durably
+from training.plugin import Plan, named_path, require_state
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
     from training import Trainer
     from training.plugin import LazyLogs, PlannedRun, Readback
 
-logger = logging.getLogger(__name__)
-
-#: What ``free_run_name`` returns.
-RUN_NAME = re.compile(r"(?:run-[0-9]+)?")
-#: Letters of the run's folder in its name.
-MOST_LETTERS = 60
-#: Bytes that can be written before a new event file is begun after an error.
-ROOM = 1 << 16
 #: Values of a step -> their tags; others are below ``train/``.
 STEP_TAGS = {"loss": "loss/train", "grad_norm": "grad_norm"}
 #: Columns of a history row that are no metrics -> their tags; others have none.
@@ -105,8 +99,7 @@ class TensorBoardCallback(Callback):
         #: The folder of this run's curves; final from ``on_train_begin`` on.
         self.log_dir = named_path(log_dir or "tensorboard")
         self._run_name = ""
-        self._writer: SummaryWriter | None = None
-        self._is_lost = False  # what it wrote could not be written
+        self._events: EventFile | None = None  # while a run is on
         self._due: deque[tuple[str, Readback, int]] = deque()  # tag, value, step
         self._root = self.log_dir  # what `tensorboard --logdir` is to be given
         self._hyperparameters: dict[str, Any] | None = None  # to be written
@@ -133,7 +126,7 @@ class TensorBoardCallback(Callback):
         """Return what a run writes, or what it needs for that; touches nothing."""
         missing = []
         try:
-            _import_writer()
+            import_writer()
         except PluginError as error:
             missing = [str(error)]
         return Plan(files={self._place(run.save_dir): ""}, conflicts=missing)
@@ -144,7 +137,7 @@ class TensorBoardCallback(Callback):
         Raises:
             PluginError: it cannot.
         """
-        _import_writer()
+        import_writer()
         self.log_dir = self._root = self._place(trainer.save_dir).absolute()
         self._run_name = ""
 
@@ -164,13 +157,13 @@ class TensorBoardCallback(Callback):
             self.log_dir = moved_along(self.log_dir, self._run_name)
         purge_step = trainer.step + 1 if resumed else None
         try:
-            self._writer = _import_writer()(str(self.log_dir), purge_step=purge_step)
+            self._events = EventFile(self.log_dir, purge_step)
         except OSError as error:
             raise ConfigError(
                 f"tensorboard.log_dir is {str(self.log_dir)!r}, which cannot be "
                 f"written: {error.strerror}"
             ) from error
-        self._worst, self._is_lost = [], False
+        self._worst = []
         self._put("add_custom_scalars", LAYOUT)
         self._hyperparameters = hyperparameters(trainer)
         self._write_text("run/settings", main_settings(trainer), trainer.step)
@@ -231,9 +224,9 @@ class TensorBoardCallback(Callback):
         self._write_due()
         if self._hyperparameters is not None:
             self._write_hyperparameters([])
-        if self._writer is not None:
-            self._put("close")
-        self._writer, self._is_lost = None, False
+        events, self._events = self._events, None
+        if events is not None:
+            events.close()
 
     def _place(self, save_dir: Path) -> Path:
         default = save_dir / "tensorboard"
@@ -277,7 +270,7 @@ class TensorBoardCallback(Callback):
     def _show(self, tag: str, shown: ShownRows, rows: Sequence[Row], step: int) -> None:
         """Write rows as text, and those with pictures as pictures."""
         self._put("add_text", tag, shown.table(rows), step)
-        if self._writer is None:
+        if self._events is None or self._events.is_lost:
             return
         for number, row in enumerate(rows, 1):
             try:
@@ -303,27 +296,8 @@ class TensorBoardCallback(Callback):
         self._put("add_text", tag, f"```json\n{text}\n```", step)
 
     def _put(self, method: str, *args: Any, **options: Any) -> None:
-        """Call a method of the writer, if there is one.
-
-        One whose file could not be written fails ever after: another takes its place.
-        """
-        try:
-            if self._is_lost:
-                _require_room(self.log_dir)
-                self._writer = _import_writer()(str(self.log_dir))
-                self._is_lost = False
-            if self._writer is not None:
-                attrgetter(method)(self._writer)(*args, **options)
-        except OSError as error:
-            if self._writer is not None:
-                logger.warning(
-                    "tensorboard: %s cannot be written (%s); values are lost until it "
-                    "can be, and then go to a new event file",
-                    *(self.log_dir, error),
-                )
-                with contextlib.suppress(OSError):  # its thread ends
-                    attrgetter("file_writer.close")(self._writer)()
-            self._writer, self._is_lost = None, True
+        if self._events is not None:
+            self._events.put(method, *args, **options)
 
 
 def tag_of(metric: str) -> str:
@@ -332,62 +306,3 @@ def tag_of(metric: str) -> str:
     if loss == "val_loss":
         return f"loss/val/{loader}" if loader else "loss/val"
     return f"metric/{metric}"
-
-
-def folder_of(log_dir: Path, save_dir: Path, run_name: str) -> Path:
-    """Return the folder of a run: named like ``save_dir``, with the run's number."""
-    name = re.sub(r"[^\w.-]+", "-", save_dir.absolute().name)
-    usual = name.lstrip(".-")[:MOST_LETTERS] or "run"
-    return log_dir / (usual + run_name.removeprefix("run"))
-
-
-def has_curves(folder: Path) -> bool:
-    """Whether event files lie in ``folder`` itself."""
-    return any(folder.glob("events.out.tfevents.*"))
-
-
-def moved_along(folder: Path, run_name: str) -> Path:
-    """Return ``folder``, or where it has no curves those of before it was renamed.
-
-    Args:
-        folder: of the curves of a resumed run, inside of its ``save_dir``.
-        run_name: of that run; the name of ``folder`` ends in its number.
-    """
-    if has_curves(folder):
-        return folder
-    number = run_name.removeprefix("run")
-    usual = re.escape(folder.name.removesuffix(number))
-    found = [
-        path
-        for path in folder.parent.glob(f"*{number}")
-        if has_curves(path) and not re.fullmatch(rf"{usual}(-\d+)?", path.name)
-    ]
-    return found[0] if len(found) == 1 else folder  # of several, nobody can tell
-
-
-def free_run_name(log_dir: Path, save_dir: Path) -> str:
-    """Return ``""``, or the first ``run-N`` whose folder holds no curves."""
-    name, number = "", 1
-    while has_curves(folder_of(log_dir, save_dir, name)):
-        number += 1
-        name = f"run-{number}"
-    if number > 1:
-        logger.info("%s holds curves of this run already; it is %s", log_dir, name)
-    return name
-
-
-def _require_room(folder: Path) -> None:
-    """Raise OSError if no event file can be written; a writer that tries leaves one."""
-    write_durably(folder / "room", lambda file: file.write(bytes(ROOM))).unlink()
-
-
-def _import_writer() -> type[SummaryWriter]:
-    """Import late: it takes about a second."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise PluginError(
-            f"the plugin 'tensorboard' needs the package tensorboard ({error}); run: "
-            "pip install tensorboard"
-        ) from error
-    return SummaryWriter

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from trainbus_lr_scheduling.course import rates_over
 from trainbus_lr_scheduling.lengths import first_cycle, first_part, scheduler_length
 from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, warmup_advances
-from trainbus_lr_scheduling.units import Plan, why_updates
+from trainbus_lr_scheduling.units import why_updates
 from training import ConfigError
 from training.plugin import epochs_begun, foreign_value, num_windows
 
@@ -146,8 +146,7 @@ def check_object(
     if not is_said and interval == "epoch":
         _ask_for_interval(scheduler, planned, trainer)
     _check_length(scheduler, name, interval, planned, trainer)
-    part = first_part(scheduler)
-    if part >= planned:
+    if (part := first_part(scheduler)) >= planned:
         logger.warning(
             "lr_scheduling: the first part of the %s is %d advances long, but with "
             "interval %r this run has %d: it never gets to the rest",
@@ -159,8 +158,7 @@ def check_object(
             "interval %r this run has %d: it never restarts; make it at most %d",
             *(name, cycle, interval, planned, planned),
         )
-    rates = [float(group["lr"]) for group in trainer.optimizer.param_groups]
-    if interval == "epoch" and not any(rates):
+    if interval == "epoch" and not any(float(g["lr"]) for g in optimizer.param_groups):
         logger.warning(
             "lr_scheduling: the %s begins at a rate of 0, so the first epoch learns "
             "nothing; if it counts updates, pass interval='step'",
@@ -173,13 +171,13 @@ def _ask_for_interval(scheduler: Any, epochs: int, trainer: Trainer) -> None:
     updates = trainer.total_steps
     if updates is None or not isinstance(scheduler, LRScheduler):
         return
-    plan = Plan(epochs, updates, updates * trainer.gradient_accumulation_steps)
+    batches = updates * trainer.gradient_accumulation_steps
     try:
         by_updates = rates_over(scheduler, trainer.optimizer, updates)
     except ConfigError:  # it ends before: it was not made for so many
         by_updates = None
     by_epochs = rates_over(scheduler, trainer.optimizer, epochs)
-    why = why_updates(scheduler, plan, by_epochs, by_updates)
+    why = why_updates(scheduler, epochs, updates, batches, by_epochs, by_updates)
     if why is not None:
         raise ConfigError(
             "lr_scheduling: nobody said whether the scheduler counts updates or "
@@ -338,12 +336,3 @@ def advances_over(trainer: Trainer, interval: str) -> int:
     if interval == "epoch":
         return planned - epochs_begun(left + done % length, length)
     return planned - left
-
-
-def advances_left(place: int, trainer: Trainer, interval: str) -> int | None:
-    """Return how many advances are planned after the first ``place``; None if unknown.
-
-    At least one, as a schedule is made for no fewer.
-    """
-    planned = planned_advances(trainer, interval)
-    return None if planned is None else max(1, planned - place)

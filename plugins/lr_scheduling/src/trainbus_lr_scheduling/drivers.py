@@ -1,7 +1,8 @@
 """What moves the rates of an optimizer: here a closed form, else a torch scheduler.
 
-Both keep two things apart: ``settings`` (what the user configured) and progress. A
-checkpoint holds both, so that a resume can tell when the settings have changed.
+Both have the same methods, and keep two things apart: ``settings`` (what the user
+configured) and progress. A checkpoint holds both, so that a resume can tell when the
+settings have changed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -30,48 +31,6 @@ BY_GROUP = frozenset(
         *COURSE,
     }
 )
-
-
-class Driver(Protocol):
-    """Moves the rates of one optimizer."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The configured values, as plain data; equal settings give equal runs."""
-
-    def as_saved(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings of a checkpoint, also those that lie in its groups."""
-
-    def start(self) -> None:
-        """Begin at the beginning: set the rates of the first update."""
-
-    def advance(self, value: float | None = None) -> None:
-        """Go on by one; ``value`` is the fresh metric of a plateau."""
-
-    def progress(self) -> dict[str, Any]:
-        """Return how far it is, as plain data."""
-
-    def check(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
-        """Raise ``CheckpointError`` for what no run can have saved; change nothing."""
-
-    def resume(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
-        """Go on exactly as the run that saved these, with its settings."""
-
-    def restart(self, place: int, warmup: int) -> None:
-        """Begin the configured schedule here, over what is left of the run.
-
-        Args:
-            place: advances of the run, as planned now, that are over.
-            warmup: advances from here until the full rate, if it is configured.
-        """
-
-    def rescale(self, progress: Mapping[str, Any], place: int) -> None:
-        """Go on as if the whole run had been configured as it is now.
-
-        Args:
-            progress: as saved; what a plateau has seen is kept.
-            place: advances of the run, as planned now, that are over.
-        """
 
 
 def set_lr(group: dict[str, Any], lr: float) -> None:
@@ -105,46 +64,40 @@ class ClosedForm:
     Args:
         optimizer: its groups are set; one that joins later has its own full rate.
         schedule: the configured schedule.
+    Attributes:
+        settings: the schedule's fields and the full rates of the groups, as plain data:
+            equal settings give equal runs.
     """
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule) -> None:
         self._optimizer = optimizer
         self._configured = schedule
         self._base_lrs = base_lrs(optimizer)
+        self.settings = self._configured_settings()
         self._schedule = schedule
-        self._saved_settings: dict[str, Any] | None = None
-        self._advances = 0
-        self._began_at = 0
+        self._advances = self._began_at = 0
         #: What was last given: by id of a group, which is held lest another take that
         #: id, its rate and its full one then.
         self._given: dict[int, tuple[dict[str, Any], float, float]] = {}
         self._is_warned = False
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The schedule's fields and the full rates of the groups."""
-        if self._saved_settings is not None:
-            return self._saved_settings
-        return {**asdict(self._configured), "base_lrs": self._base_lrs}
-
     def as_saved(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``settings``: none of them lie in the groups."""
+        """Return the settings of a checkpoint: none of them lie in its groups."""
         return dict(settings)
 
     def start(self) -> None:
         """Begin at the first update; a full rate that was set since is followed."""
-        self._schedule, self._saved_settings = self._configured, None
-        self._advances = self._began_at = 0
+        self.settings = self._configured_settings()
         self._warn_of_set_rates()
         groups = self._optimizer.param_groups
         for group, rate in zip(groups, self._base_lrs, strict=False):
             # Of a group that a loaded state put in the place of one, nobody has set it.
             if id(group) not in self._given:
                 group["initial_lr"] = rate
-        self._apply()
+        self._begin(self._configured, 0, 0)
 
     def advance(self, value: float | None = None) -> None:
-        """Set the rates of the next update."""
+        """Set the rates of the next update; ``value`` is a plateau's alone."""
         self._warn_of_set_rates()
         self._advances += 1
         self._apply()
@@ -167,16 +120,20 @@ class ClosedForm:
         }
 
     def check(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
-        """Look at every field of the schedule."""
+        """Look at every field of the schedule; change nothing.
+
+        Raises:
+            CheckpointError: no run can have saved it.
+        """
         check_closed_form(settings, progress)
 
     def resume(self, settings: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
-        """Take over ``settings``, also where they differ from the configured ones."""
+        """Go on exactly as the run that saved these, with its settings."""
         fields = dict(settings)
         configured = fields.pop("base_lrs")
         # They may have been set in the run; earlier releases saved none of later.
         self._set_base_lrs(progress.get("base_lrs", configured))
-        self._saved_settings = dict(settings)
+        self.settings = dict(settings)
         schedule = Schedule(**fields)
         # Of a release that kept it for the whole run wherever it began.
         warmup = progress.get("warmup", schedule.warmup)
@@ -184,14 +141,27 @@ class ClosedForm:
         self._begin(schedule, progress["began_at"], progress["advances"])
 
     def restart(self, place: int, warmup: int) -> None:
-        """Begin anew here; a total shrinks to the advances that are left."""
+        """Begin anew here; a total shrinks to the advances that are left.
+
+        Args:
+            place: advances of the run, as planned now, that are over.
+            warmup: advances from here until the full rate.
+        """
         self._set_base_lrs(self._base_lrs)
         self._begin(replace(self._configured, warmup=warmup), place, place)
 
     def rescale(self, progress: Mapping[str, Any], place: int) -> None:
-        """Go on at ``place`` of the configured schedule."""
+        """Go on as if the whole run had been configured as it is now.
+
+        Args:
+            progress: as saved.
+            place: advances of the run, as planned now, that are over.
+        """
         self._set_base_lrs(self._base_lrs)
         self._begin(self._configured, 0, place)
+
+    def _configured_settings(self) -> dict[str, Any]:
+        return {**asdict(self._configured), "base_lrs": self._base_lrs}
 
     def _begin(self, schedule: Schedule, began_at: int, advances: int) -> None:
         if schedule.total is not None:

@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trainbus_lr_scheduling.checks import (
-    advances_left,
     advances_over,
     check_combination,
     check_floor,
@@ -32,7 +31,6 @@ from trainbus_lr_scheduling.checks import (
 from trainbus_lr_scheduling.drivers import (
     COURSE,
     ClosedForm,
-    Driver,
     base_lrs,
     first_difference,
     in_order,
@@ -128,6 +126,8 @@ class LearningRateSchedulerCallback(Callback):
         self.compares_options = COURSE if type is None or self.is_plateau else ()
         self.interval = interval or ("epoch" if scheduler is not None else "step")
         self._is_said = interval is not None
+        #: What advances it: an applied update, an epoch that had one, a fresh metric.
+        self._advances_by = "metric" if self.is_plateau else self.interval
         check_combination(type, scheduler, interval, warmup, step_size, self.is_plateau)
         self.warmup, self.min_lr, self.min_factor = warmup, min_lr, min_factor
         self.gamma, self.step_size = gamma, step_size
@@ -141,21 +141,17 @@ class LearningRateSchedulerCallback(Callback):
             "threshold": threshold,
             "cooldown": cooldown,
         }
-        self._driver: Driver | None = None
+        self._driver: ClosedForm | TorchDriver | None = None
         self._trainer: Trainer | None = None
         self._is_loaded = False
         self._hearing = ExitStack()  # of groups that join
         self._epoch_mark = self._update_mark = 0  # at the last advance per epoch
 
     @property
-    def driver(self) -> Driver:
+    def driver(self) -> ClosedForm | TorchDriver:
         """What moves the rates; there from ``on_setup`` on."""
         assert self._driver is not None, "on_setup has not run"
         return self._driver
-
-    @property
-    def _counts_updates(self) -> bool:
-        return self.interval == "step" and not self.is_plateau
 
     def plan(self, run: PlannedRun) -> Plan:
         """Return the rates of a planned run, and why they are not what they seem."""
@@ -255,27 +251,25 @@ class LearningRateSchedulerCallback(Callback):
         elif not self._is_loaded:  # the run that was saved had no schedule
             self._begin_here(trainer)
 
-    @heard_if(lambda self: self._counts_updates)
+    @heard_if(lambda self: self._advances_by == "step")
     def on_step_end(self, applied: bool) -> None:
         """Advance a per-update schedule if the update was applied."""
         # Asked last: under fp16 on CUDA the answer waits for the device.
-        if self._counts_updates and applied:
+        if self._advances_by == "step" and applied:
             self.driver.advance()
 
     def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Advance a plateau if its metric was measured just now."""
         if trainer.is_extra_evaluation:
             return  # a run that goes on would else have another rate
-        if self.is_plateau and self.monitor in metrics:
+        if self._advances_by == "metric" and self.monitor in metrics:
             value = metrics[self.monitor]
             # An infinite value would become the best for ever; NaN is a miss.
             self.driver.advance(value if math.isfinite(value) else math.nan)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Advance a per-epoch schedule, once an epoch in which an update happened."""
-        if self.interval != "epoch" or self.is_plateau:
-            return
-        if trainer.epoch > self._epoch_mark:
+        if self._advances_by == "epoch" and trainer.epoch > self._epoch_mark:
             if trainer.update > self._update_mark:
                 self.driver.advance()
             self._set_marks(trainer)  # the end of a part of one sets none
@@ -283,7 +277,7 @@ class LearningRateSchedulerCallback(Callback):
     def on_train_end(self, trainer: Trainer) -> None:
         """Say how far short of its end skipped updates left the schedule."""
         skipped = trainer.step - trainer.update
-        if skipped and self._counts_updates:
+        if skipped and self._advances_by == "step":
             logger.info(
                 "the learning rate ended %d updates short of its plan: as many "
                 "updates were skipped",
@@ -339,7 +333,9 @@ class LearningRateSchedulerCallback(Callback):
 
     def _begin_here(self, trainer: Trainer) -> None:
         place = advances_over(trainer, self.interval)
-        left = advances_left(place, trainer, self.interval)
+        planned = planned_advances(trainer, self.interval)
+        # At least one, as a schedule is made for no fewer.
+        left = None if planned is None else max(1, planned - place)
         self.driver.restart(place, checked_warmup(self.warmup, left))
         self._set_marks(trainer)
 

@@ -32,6 +32,9 @@ class TorchDriver:
         optimizer: the one whose rates it moves; a group that joins later has the rate
             that it joins with as its full one.
         floor: lowest rate by full rate, for a plateau whose groups have each their own.
+    Attributes:
+        settings: the scheduler's state at its beginning, what it reads from the groups,
+            and arguments of its functions.
     """
 
     def __init__(
@@ -56,17 +59,9 @@ class TorchDriver:
         for options in self._groups:
             options.setdefault("initial_lr", copied(options["lr"]))
         self._arguments = arguments_of(scheduler)
-        self._settings = self._configured()
+        self.settings = self._configured()
         self._advances = 0
         self._place = self._places()
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The scheduler's state at its beginning, what it reads, and its arguments.
-
-        It reads its course from the groups; arguments are those of its functions.
-        """
-        return self._settings
 
     def as_saved(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Add what the loaded groups hold: earlier releases saved it there alone."""
@@ -74,7 +69,7 @@ class TorchDriver:
 
     def start(self) -> None:
         """Put scheduler, rates and momentum back to the beginning."""
-        self._settings, self._advances = self._configured(), 0
+        self.settings, self._advances = self._configured(), 0
         self._note_joined()
         self._load(self._fresh)
         for group, options in zip(
@@ -130,7 +125,7 @@ class TorchDriver:
                 f"the functions of a {type(self._scheduler).__name__}; build it as it "
                 "was, or use 'new' or 'rescale'"
             )
-        self._settings = self.as_saved(settings)
+        self.settings = self.as_saved(settings)
         self._advances = progress["advances"]
         state = progress["state"]
         self._load(state)
@@ -183,8 +178,7 @@ class TorchDriver:
         return {n: copied(v) for n, v in held.items() if v and n not in own}
 
     def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = copied(self._kept())
-        return state
+        return dict(copied(self._kept()))
 
     def _kept(self) -> Mapping[str, Any]:
         """Return what the scheduler keeps, by name, as it keeps it."""

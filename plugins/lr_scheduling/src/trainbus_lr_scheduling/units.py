@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from trainbus_lr_scheduling.lengths import first_cycle, first_part, scheduler_length
@@ -15,24 +14,11 @@ NEARLY_ALL = 0.9
 HARDLY = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How long the run is.
-
-    Attributes:
-        epochs: of the whole run.
-        updates: of the whole run.
-        batches: of the whole run.
-    """
-
-    epochs: int
-    updates: int
-    batches: int
-
-
 def why_updates(
     scheduler: Any,
-    plan: Plan,
+    epochs: int,
+    updates: int,
+    batches: int,
     by_epochs: list[float] | None,
     by_updates: list[float] | None,
 ) -> str | None:
@@ -40,23 +26,25 @@ def why_updates(
 
     Args:
         scheduler: a fresh torch scheduler.
-        plan: of the run.
+        epochs: of the whole run.
+        updates: of the whole run.
+        batches: of the whole run.
         by_epochs: the rates it would use with one advance an epoch; None: unknown.
         by_updates: with one advance an update.
     """
     length, warmup = scheduler_length(scheduler), first_part(scheduler)
-    if length == plan.epochs or plan.updates <= plan.epochs:
+    if length == epochs or updates <= epochs:
         return None
-    run = f"this run has {plan.epochs} epochs and {plan.updates} updates"
+    run = f"this run has {epochs} epochs and {updates} updates"
     # Lengths in batches are those of people who forgot about accumulation.
-    least, most = 0.9 * plan.updates, 1.1 * plan.batches
+    least, most = 0.9 * updates, 1.1 * batches
     if length is not None and least <= length <= most:
         return f"it is {length} advances long, and {run}"
     cycle = first_cycle(scheduler)
     # By epochs it never restarts, by updates after about an epoch or several.
-    if cycle > plan.epochs and least / plan.epochs <= cycle <= most:
+    if cycle > epochs and least / epochs <= cycle <= most:
         return f"its first cycle is {cycle} advances long, and {run}"
-    if warmup >= plan.epochs:
+    if warmup >= epochs:
         return f"its first part is {warmup} advances long, and {run}"
     if length is not None or by_epochs is None or by_updates is None:
         return None

@@ -128,9 +128,10 @@ def end_of(trainer: Trainer) -> dict[str, Any]:
     live += [] if scaler is None else [scaler.state_dict()]
     state = {**state, "requests": [], "plugins": {"ids": state["plugins"]["ids"]}}
     before = rng_state(trainer.device)
+    load_rng_state(state["rng"], trainer.device)  # as the run has left them
     draws = [random.random(), float(np.random.rand()), float(torch.rand(()))]
     load_rng_state(before, trainer.device)
-    state = {**state, "rng": before, "draws": draws, "distributions": {}}
+    state = {**state, "draws": draws, "distributions": {}}
     return {**state, "live": live}
 
 

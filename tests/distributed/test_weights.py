@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from ranks import RankError, Ranks
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from training import Trainer
+from training import ConfigError, Trainer
 from training.weighing.candidates import Contents
 from training.weighing.part_weigher import PartWeigher
 
@@ -43,7 +45,12 @@ class Contrastive(ByClass):
         return {"loss": nn.functional.cross_entropy(logits, own)}
 
 
-def run(kind: type[nn.Module], **settings: Any) -> str:
+def run(
+    kind: type[nn.Module],
+    save_to: Path | None = None,
+    resume: Path | None = None,
+    **settings: Any,
+) -> str:
     """Train, and return what was found."""
     x = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
     rows = [{"x": a, "labels": b} for a, b in zip(x, CLASSES, strict=True)]
@@ -56,7 +63,11 @@ def run(kind: type[nn.Module], **settings: Any) -> str:
         device="cpu",
         **settings,
     )
+    if resume is not None:
+        trainer.load_checkpoint(resume, allow_changes=["loss_per"])
     trainer.train()
+    if save_to is not None:
+        trainer.save_checkpoint(save_to)
     return trainer.state.weigher.verdict
 
 
@@ -142,6 +153,47 @@ def test_d6_where_one_process_has_no_room_to_measure_that_is_told_on_all(
         assert "the model raised OutOfMemoryError: no room" in each
         assert "use a smaller batch_size" in each
     assert f"raised on rank {rank}" in told[1 - rank]
+
+
+def run_resumed(path: Path, found: tuple[str, str]) -> str:
+    """Resume a mean over samples; return what is raised where a process finds another.
+
+    Args:
+        path: of the checkpoint.
+        found: by each process.
+    """
+    finds = "mean"
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        if finds == "no room":
+            raise torch.OutOfMemoryError("no room")
+        loss = model.get_submodule("layer")(batch["x"]).square().sum(1)
+        return torch.sum(loss) if finds == "sum" else torch.mean(loss)
+
+    run(ByClass, step_fn=step, save_to=path, max_steps=1)
+    finds = found[torch.distributed.get_rank()]
+    try:
+        return run(ByClass, step_fn=step, resume=path, max_steps=2, num_epochs=2)
+    except (ConfigError, torch.OutOfMemoryError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        pytest.param(("sum", "mean"), "ConfigError: .*unit is 'sum' on rank 0", id="0"),
+        pytest.param(("mean", "sum"), "ConfigError: .*'sum' on rank 1", id="1"),
+        pytest.param(
+            ("sum", "no room"), "OutOfMemoryError: .*no room", id="1 has no room"
+        ),
+        pytest.param(("sum", "sum"), "nothing: it is a sum", id="both alike"),
+    ],
+)
+def test_d6_processes_that_find_other_units_on_resuming_are_told(
+    two: Ranks, tmp_path: Path, found: tuple[str, str], told: str
+) -> None:
+    for each in two.run(run_resumed, tmp_path / "a.pt", found):
+        assert re.match(told, each)
 
 
 def test_d6_what_is_said_needs_no_look(two: Ranks) -> None:

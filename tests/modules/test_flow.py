@@ -99,6 +99,45 @@ UPDATING = {
         own = self.h
         self.h[0] = own[0] + x
     """,
+    "in a variable that stands for it on the first of two ways": """
+        if x:
+            st = self.st
+        else:
+            st = x.other
+        st.h = st.h + x
+    """,
+    "in a variable that stands for it on the last of two ways": """
+        if x:
+            st = x.other.h
+        else:
+            st = self.h
+        st[0] = 0.9 * st[0] + x
+    """,
+    "in a variable that stands for another on one way": """
+        st = self.h
+        if x:
+            st = self.other
+        st["mean"] = 0.9 * st["mean"] + x
+    """,
+    "in a variable that stands for it in one case": """
+        match x:
+            case 1:
+                st = self.other
+            case 2:
+                st = self.h
+            case _:
+                st = self.last
+        st[0] = st[0] + x
+    """,
+    "in a variable that is given one of two": """
+        st = self.other if x else self.h
+        st[0] = 0.9 * st[0] + x
+    """,
+    "appended to by a variable that is one of two": """
+        queue = self.other if x else self.h
+        queue.append(x)
+        return sum(self.h)
+    """,
     "appended to by a variable": """
         queue = self.h
         queue.append(x)
@@ -192,6 +231,19 @@ NOTING = {
         self.st.h = self.st.h + x
         st = x.st
         self.st.last = st.last
+    """,
+    "first written by a variable that stands for one of two": """
+        if x:
+            st = self.st
+        else:
+            st = self.other
+        st.h = x
+        st.h = st.h + x
+    """,
+    "written by a variable that stands for nothing by then": """
+        st = self.other if x else self.h
+        st = x()
+        st[0] = st[0] + x
     """,
     "written by a variable that stands for another on another way": """
         st = self.st

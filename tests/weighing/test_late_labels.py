@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from trainbus_evaluation import EvaluationCallback, Evaluator
 from training import Callback, NonFiniteError, Trainer
+from training.weighing.later_looks import LaterLooks
 
 LEFT_OUT = 0
 Batch = tuple[Tensor, Tensor]
@@ -326,3 +327,54 @@ def test_a_resumed_run_counts_samples_where_a_batch_tells_that_there_is_no_unit(
     goes_on = stepping(halves(12), halves()[:1], num_epochs=1, **how)
     goes_on.train(resume=saves.path)
     assert "train_loss and val_loss count samples" in caplog.text
+
+
+class Tagged(NamedTuple):
+    ids: Tensor
+    meta: Any
+
+
+class Rows(list[Any]):
+    """Counts how often it is gone through."""
+
+    num_looks = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.num_looks += 1
+        return super().__iter__()
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        pytest.param(lambda ids, rows: {"ids": ids, "rows": rows}, id="an entry"),
+        pytest.param(
+            lambda ids, rows: ({"ids": ids, "rows": rows}, torch.ones(2)),
+            id="in a mapping in a tuple",
+        ),
+        pytest.param(lambda ids, rows: (ids, [rows, rows]), id="in a list in a tuple"),
+        pytest.param(
+            lambda ids, rows: [{"ids": ids, "rows": rows}, {"ids": ids, "rows": rows}],
+            id="in each of a list",
+        ),
+        pytest.param(lambda ids, rows: Tagged(ids, {"rows": rows}), id="in a field"),
+    ],
+)
+def test_only_where_a_batch_may_ignore_a_label_are_later_ones_looked_into(
+    pack: Callable[[Tensor, Any], Any],
+) -> None:
+    looks, rows = LaterLooks(0), Rows(["a", "b"])
+    looks.is_due(pack(torch.tensor([1, 2]), rows))
+    before = rows.num_looks
+    assert before
+    looks.is_due(pack(torch.tensor([1, 2]), rows))
+    assert rows.num_looks == before
+    looks.is_due(pack(torch.tensor([1, IGNORED]), rows))
+    assert looks.num_ignoring == 1
+
+
+def test_a_later_batch_may_ignore_a_label_in_more_rows_than_the_first_has() -> None:
+    looks, kept = LaterLooks(0), {"cls": torch.tensor([1])}
+    looks.is_due([kept])
+    looks.is_due([kept, {"cls": torch.tensor([IGNORED])}])
+    assert looks.num_ignoring == 1

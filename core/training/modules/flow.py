@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 ANY = "*"
 #: Methods of a container after which it holds others, where it forgets some.
 APPENDS = {"append", "appendleft", "extend"}
+#: Of a variable that may stand for more places nothing is told: they may double in
+#: each of many branches.
+MOST = 16
 #: What ends a turn of a loop.
 JUMPS = (ast.Break, ast.Continue)
 
@@ -53,16 +56,18 @@ class _Way:
     Attributes:
         live: what has been read on one of them, and whether it was used.
         fresh: what has been written on all of them.
-        places: what variables stand for, as the first way has it that tells.
+        places: what variables may stand for, on one way or another.
     """
 
     def __init__(self, *ways: _Way) -> None:
         self.live: set[tuple[Place, bool]] = set().union(*(way.live for way in ways))
         fresh = [way.fresh for way in ways]
         self.fresh: set[Place] = set.intersection(*fresh) if fresh else set()
-        self.places: dict[str, Place] = {}
-        for way in reversed(ways):
-            self.places |= way.places
+        self.places: dict[str, frozenset[Place]] = {}
+        for name in set[str]().union(*(way.places for way in ways)):
+            found = frozenset[Place]().union(*(w.places.get(name, ()) for w in ways))
+            if len(found) <= MOST:
+                self.places[name] = found
 
 
 class Flow(ast.NodeVisitor):
@@ -95,12 +100,13 @@ class Flow(ast.NodeVisitor):
         self.used, self.updated = set[Place](), set[Place]()
         self.asked, self.appended = set[Place](), set[Place]()
 
-    def _read(self, place: Place, is_used: bool = True) -> None:
-        is_own = not place.way and place.name in self._own
-        if not is_own and not self._is_fresh(place):
-            self._way.live.add((place, is_used))
-            if is_used:
-                self.used.add(place)
+    def _read(self, node: ast.AST, is_used: bool = True) -> None:
+        for place in self._at(node):
+            is_own = not place.way and place.name in self._own
+            if not is_own and not self._is_fresh(place):
+                self._way.live.add((place, is_used))
+                if is_used:
+                    self.used.add(place)
 
     def _is_fresh(self, place: Place) -> bool:
         """Whether it, or the attribute that it is in, was written on all ways to here.
@@ -151,23 +157,24 @@ class Flow(ast.NodeVisitor):
         """Go on where ways come together; where there is none, none goes on."""
         self._way, self._ended = _Way(*ways), not ways
 
-    def _at(self, node: ast.AST) -> Place:
-        """Return what an expression names, by what a variable stands for."""
+    def _at(self, node: ast.AST) -> frozenset[Place]:
+        """Return what an expression may name, by what a variable stands for."""
+        if isinstance(node, ast.IfExp):
+            return self._at(node.body) | self._at(node.orelse)
         place = _place_of(node)
         first, *others = *place.way, place.name
-        if (whole := self._way.places.get(first)) is None:
-            return place
-        if not others and place.item is None:
-            return whole
-        *way, name = *whole.path, *others
-        return Place(tuple(way), name, place.item)
+        stands = self._way.places.get(first)
+        if stands is None or (not others and place.item is None):
+            return stands or frozenset([place])
+        paths = [(*whole.path, *others) for whole in stands]
+        return frozenset(Place(path[:-1], path[-1], place.item) for path in paths)
 
     def _ask(self, test: ast.AST) -> None:
         """Read what is asked whether it is there, as of a cache."""
         match test:
             case ast.Name() | ast.Attribute() | ast.Subscript():
                 self.generic_visit(test)
-                self._read(self._at(test), is_used=False)
+                self._read(test, is_used=False)
             case ast.BoolOp() | ast.UnaryOp(ast.Not()):
                 for each in ast.iter_child_nodes(test):
                     self._ask(each)
@@ -179,9 +186,11 @@ class Flow(ast.NodeVisitor):
         if isinstance(node.ctx, ast.Store):
             if isinstance(node, ast.Name):
                 self._way.places.pop(node.id, None)
-            self._write(self._at(node))
+            # Each counts that it may be: what the variable reads then is the same one.
+            for place in self._at(node):
+                self._write(place)
         elif isinstance(node.ctx, ast.Load):
-            self._read(self._at(node))
+            self._read(node)
 
     visit_Name = visit_Attribute = visit_Subscript = _visit_place
 
@@ -196,7 +205,7 @@ class Flow(ast.NodeVisitor):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         """Follow what is read and then written, as by ``+=``."""
-        self._read(self._at(node.target))
+        self._read(node.target)
         self._follow(node.value, node.target)
 
     def _assign(self, to: ast.AST, value: ast.AST) -> None:
@@ -208,12 +217,15 @@ class Flow(ast.NodeVisitor):
                 self.generic_visit(to)
                 if isinstance(to, ast.Name):
                     self._way.places.pop(to.id, None)
-                self._way.fresh.add(self._at(to))  # with that nothing is carried
-            case ast.Name(name), ast.Name() | ast.Attribute() | ast.Subscript():
-                place = self._at(value)
+                self._way.fresh |= self._at(to)  # with that nothing is carried
+            case (
+                ast.Name(name),
+                ast.Name() | ast.Attribute() | ast.Subscript() | ast.IfExp(),
+            ):
+                places = self._at(value)
                 self.visit(to)
                 if name in self._own:
-                    self._way.places[name] = place
+                    self._way.places[name] = places
             case _:
                 self.visit(to)
 
@@ -224,14 +236,14 @@ class Flow(ast.NodeVisitor):
             method, of = of.attr, of.value
         if method in APPENDS:
             self.generic_visit(of)
-            self.appended.add(self._at(of))
+            self.appended |= self._at(of)
         else:
             self.visit(of)
         self._follow(*node.args, *node.keywords)
-        self._read(self._at(node))
+        self._read(node)
         if method == "update":
-            at = self._at(of)
-            for each in [p for p, _ in self._way.live if p.item and p[:2] == at[:2]]:
+            at = {place[:2] for place in self._at(of)}
+            for each in [p for p, _ in self._way.live if p.item and p[:2] in at]:
                 self._write(each)
 
     def visit_Compare(self, node: ast.Compare) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.feed.structure import arrays_in
+from training.feed.structure import fields_of, has_items
 from training.weighing.candidates import IGNORED, has_classes, labels_of, num_kept
 from training.weighing.subject import LIMIT, Look
 
 #: The unit is looked at again 1, 2, 4, 8 and so on batches later, this at most.
 LAST_LOOK = 4096
+#: Levels of a batch that are looked into: an object may lead back to itself.
+LEVELS = 8
 #: Shares that are off by more are not those of the unit, whatever the rounding.
 CLEARLY = 0.01
 #: What rounding may leave, over the norm of the first gradients: 1e-7 of those in fp32,
@@ -39,7 +41,8 @@ class LaterLooks:
 
     def __init__(self, number: int | None = None, num_ignoring: int = 0) -> None:
         self.number, self.num_ignoring = number, num_ignoring
-        self._may_ignore: bool | None = None  # None: the next batch tells
+        #: What leads to whole numbers that may be -100; None: the next batch tells.
+        self._ways: set[_Way] | None = None
 
     def is_due(self, batch: Any = None) -> bool:
         """Count a batch; return whether it is one to look at.
@@ -51,10 +54,12 @@ class LaterLooks:
             return False
         self.number += 1
         is_due = self.number.bit_count() == 1  # 1, 2, 4 and so on
-        if self._may_ignore is None:
+        if self._ways is None:
             known = has_classes(labels_of(batch))
-            self._may_ignore = not known and any(True for _ in _signed_in(batch))
-        if self._may_ignore and any(map(_ignores, _signed_in(batch))):
+            found = () if known else _signed_in(batch)
+            self._ways = {way[:n] for way, _ in found for n in range(len(way) + 1)}
+        signed = _signed_in(batch, self._ways) if self._ways else ()
+        if any(_ignores(each) for _, each in signed):
             self.num_ignoring += 1
             is_due |= self.num_ignoring.bit_count() == 1
         if self.number >= LAST_LOOK:
@@ -62,14 +67,34 @@ class LaterLooks:
         return is_due
 
 
-def _signed_in(batch: Any) -> Iterator[Tensor]:
-    """Yield the tensors of whole numbers that may be -100."""
-    for each in arrays_in(batch):
+#: Names that lead to an entry of a batch; the items of a list are all alike.
+_Way = tuple[str, ...]
+
+
+def _signed_in(
+    value: Any, ways: set[_Way] | None = None, way: _Way = ()
+) -> Iterator[tuple[_Way, Tensor]]:
+    """Yield the tensors of whole numbers that may be -100, after what leads there.
+
+    Args:
+        value: a batch, or an entry.
+        ways: to look into, as texts and the like need not be again; None: all.
+        way: what leads to ``value``.
+    """
+    if isinstance(value, Tensor):
         # Not on a card, where each batch would wait for it.
-        if isinstance(each, Tensor) and each.is_cpu and each.ndim:
-            is_plain = each.layout is torch.strided
-            if is_plain and has_classes(each) and each.dtype.is_signed:
-                yield each
+        is_plain = value.is_cpu and value.ndim and value.layout is torch.strided
+        if is_plain and has_classes(value) and value.dtype.is_signed:
+            yield way, value
+        return
+    entries: Iterable[tuple[str, Any]]
+    if has_items(value):
+        entries = (("", item) for item in value)
+    else:
+        entries = (fields_of(value) or {}).items()
+    for name, item in entries if len(way) < LEVELS else ():
+        if ways is None or (*way, name) in ways:
+            yield from _signed_in(item, ways, (*way, name))
 
 
 def _ignores(numbers: Tensor) -> bool:

@@ -102,6 +102,10 @@ class PartWeigher(Weigher):
         differs = not own.stands_in and self._told.has_parted(own)
         return self._subject.strategy.sum([float(differs)]) != [0.0]
 
+    def _compare_resumed(self, batch: Contents) -> None:
+        super()._compare_resumed(batch)
+        self._agree()
+
     def _once_seen(self, own: Contents, is_counted: bool) -> float:
         self._agree()
         return super()._once_seen(own, is_counted)

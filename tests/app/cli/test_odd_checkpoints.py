@@ -56,6 +56,12 @@ def write(
     """Return a function that writes ``a.pt`` with a value at a place."""
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (32, 32), "red").save("a.png")
+    Path("rows.csv").write_text("image,question,answer\na.png,what?,red\n")
+    for family, (task, target) in FAMILIES.items():
+        Path(f"{family}.yaml").write_text(
+            f"task: {task}\nmodel: {{type: {family}, build: {{}}}}\ndata: {{train: "
+            f"rows.csv, validation: rows.csv, fields: {{{target}: answer}}}}\n"
+        )
 
     def make(*path: Any, value: Any) -> None:
         outer = state = copy.deepcopy(real)
@@ -68,7 +74,18 @@ def write(
 
 
 PREDICT = ("predict", "--checkpoint", "a.pt", "--image", "a.png", "--question", "what?")
-COMMANDS = {"predict": PREDICT, "export": ("export", "a.pt", "folder")}
+#: Family of a configuration -> its task, and that task's target.
+FAMILIES = {
+    "blip": ("vqa", "answer"),
+    "image_classifier": ("image_classification", "label"),
+}
+EVALUATE = ("evaluate", "blip.yaml", "--checkpoint", "a.pt")
+OF_ANOTHER = ("evaluate", "image_classifier.yaml", "--checkpoint", "a.pt")
+COMMANDS = {
+    "predict": PREDICT,
+    "export": ("export", "a.pt", "folder"),
+    "evaluate": EVALUATE,
+}
 
 
 def one_sentence(err: str) -> bool:
@@ -254,6 +271,19 @@ def test_how_a_question_was_read_is_a_whole_number_the_model_has_room_for(
     assert path[-1:] == () or f"{path[-1]} is " in err
 
 
+@pytest.mark.parametrize("at", [(), ("data",)], ids=["config", "its data"])
+@pytest.mark.parametrize("value", [None, 5, "a text", [1]], ids=str)
+def test_a_configuration_that_is_no_mapping_says_nothing_of_the_model(
+    write: Callable[..., None], command: Command, at: Any, value: Any
+) -> None:
+    write("metadata", "config", *at, value=value)
+    assert command("export", "a.pt", "folder")[0] == 0
+    assert command(*EVALUATE)[0] == 0
+    code, out, err = command(*OF_ANOTHER)
+    assert (code, out, one_sentence(err)) == (4, "", True), err
+    assert "holds a model of the family 'blip', but" in err
+
+
 def test_a_question_as_long_as_the_model_has_room_for_is_answered(
     write: Callable[..., None], command: Command
 ) -> None:
@@ -303,7 +333,6 @@ def test_how_answers_were_generated_is_checked_before_any_is(
 def test_how_many_rows_were_read_is_checked_before_any_is_answered(
     write: Callable[..., None], command: Command, name: str, value: Any
 ) -> None:
-    Path("rows.csv").write_text("image,question\na.png,what?\n")
     given = ("predict", "--checkpoint", "a.pt", "--rows", "rows.csv", "--out")
     write("metadata", "config", "data", "note", value=1)
     assert command(*given, "control.jsonl")[0] == 0

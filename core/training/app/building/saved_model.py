@@ -161,11 +161,12 @@ class SavedModel:
             )
         if number == FORMAT:
             return self.description
-        data = self.config.get("data", {})
+        config = _mapping(self.config)
+        data = _mapping(config.get("data"))
         once = {key: data[key] for key in ONCE_HERE if data.get(key) is not None}
         name = self.description.get("model_type")
         return {
-            "task": {"name": self.config.get("task", DEFAULT_TASK), "options": {}},
+            "task": {"name": config.get("task", DEFAULT_TASK), "options": {}},
             "family": {"name": name, "options": once},
             "model": self.description,
         }
@@ -214,6 +215,11 @@ def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
     whole = dict(state)
     check_model(model, whole, source)
     load_weights(model, whole["model"])
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return ``value`` where it is a mapping; something else there says nothing."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _damaged(reason: str) -> CheckpointError:

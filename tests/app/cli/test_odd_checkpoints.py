@@ -238,6 +238,39 @@ def test_a_model_is_rebuilt_from_a_whole_description_or_not_at_all(
     assert not Path("folder").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [*COMMANDS.values(), OF_ANOTHER],
+    ids=[*COMMANDS, "evaluate as another family"],
+)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"format": 2}, id="format 1 called 2"),
+        pytest.param({"model_type": None}, id="no type"),
+        pytest.param({"model_type": 5}, id="a type that is a number"),
+        pytest.param({"format": 2, "family": "blip"}, id="a family that is a text"),
+        pytest.param({"format": 2, "family": {"options": {}}}, id="only its options"),
+        pytest.param(
+            {"format": 2, "family": {"name": "blip", "options": 5}},
+            id="options that are a number",
+        ),
+    ],
+)
+def test_a_description_that_names_no_family_is_damaged_and_not_of_another_family(
+    write: Callable[..., None],
+    real: State,
+    command: Command,
+    changes: dict[str, Any],
+    arguments: tuple[str, ...],
+) -> None:
+    described = {"task": {"name": "vqa"}, **real["metadata"]["model"], **changes}
+    write("metadata", "model", value=described)
+    code, out, err = command(*arguments)
+    assert (code, out, one_sentence(err)) == (4, "", True), err
+    assert "'a.pt' does not say its family and options; its description" in err
+
+
 def test_a_description_without_a_vocabulary_is_refused(
     write: Callable[..., None], real: State, command: Command
 ) -> None:

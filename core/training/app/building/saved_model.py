@@ -98,10 +98,14 @@ class SavedModel:
         return cls(source, found, state["model"], is_whole(state), config)
 
     @property
-    def family(self) -> Any:
-        """The name of the model's family, as far as one is told."""
-        told = self._in_format_2().get("family")
-        return told.get("name") if isinstance(told, Mapping) else None
+    def family(self) -> str:
+        """The name of the model's family.
+
+        Raises:
+            CheckpointError: the description is of another format or damaged.
+        """
+        name: str = self._named(self._in_format_2(), "family")["name"]
+        return name
 
     def parts(self) -> tuple[Task, ModelFamily]:
         """Return the task and the family, the one knowing the other.
@@ -171,17 +175,25 @@ class SavedModel:
             "model": self.description,
         }
 
+    def _named(self, told: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        """Return what is said of the task or the family: a name, and maybe options."""
+        part = _mapping(told.get(key))
+        is_named = isinstance(part.get("name"), str)
+        if not is_named or not isinstance(part.get("options", {}), Mapping):
+            raise CheckpointError(
+                f"{self.source!r} does not say its {key} and options; its description "
+                "of the model is damaged"
+            )
+        return part
+
     def _part(
         self, told: Mapping[str, Any], key: str, kind: str, make: Callable[..., Any]
     ) -> Any:
         """Return the task or the family, made of its options."""
-        part = told.get(key)
-        options = part.get("options", {}) if isinstance(part, Mapping) else None
-        if not isinstance(part, Mapping) or not isinstance(options, Mapping):
-            raise CheckpointError(f"{self.source!r} does not say its {key} and options")
-        owner = part.get("from")
+        part = self._named(told, key)
+        options, owner = part.get("options", {}), part.get("from")
         try:
-            return make(find_part(kind, str(part.get("name")), key), options, (key,))
+            return make(find_part(kind, part["name"], key), options, (key,))
         except ConfigError as error:
             hint = f" (the run had it from {owner})" if owner else ""
             raise CheckpointError(

@@ -271,6 +271,26 @@ def test_a_description_that_names_no_family_is_damaged_and_not_of_another_family
     assert "'a.pt' does not say its family and options; its description" in err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (*PREDICT[:3], "--image", "a.png"),
+        (*PREDICT[:3], "--rows", "rows.csv", "--out", "out.jsonl"),
+        COMMANDS["export"],
+    ],
+    ids=["a picture", "rows", "export"],
+)
+def test_a_task_that_the_family_does_not_do_is_refused_before_a_row_is_read(
+    write: Callable[..., None], command: Command, arguments: tuple[str, ...]
+) -> None:
+    """No run does captioning with BLIP, which reads a question of each row."""
+    write("metadata", "config", "task", value="captioning")
+    code, out, err = command(*arguments)
+    assert (code, out, one_sentence(err)) == (4, "", True), err
+    assert "its family 'blip' does not do the task 'captioning', but vqa" in err
+    assert not any(map(Path.exists, map(Path, ("out.jsonl", "folder"))))
+
+
 def test_a_description_without_a_vocabulary_is_refused(
     write: Callable[..., None], real: State, command: Command
 ) -> None:

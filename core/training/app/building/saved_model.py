@@ -17,7 +17,7 @@ from typing import Any
 
 from training.app.building.recipe import add_adapters
 from training.app.config.load import Config
-from training.app.config.recipe_checks import DEFAULT_TASK, ONCE_HERE
+from training.app.config.recipe_checks import DEFAULT_TASK, ONCE_HERE, does_task
 from training.discovery.parts import (
     build_family,
     build_part,
@@ -112,11 +112,18 @@ class SavedModel:
 
         Raises:
             CheckpointError: the description is of another format or damaged, or names
-                what is not installed.
+                what is not installed, or a family that does not do the task.
         """
         told = self._in_format_2()
         task = self._part(told, "task", "task", build_part)
-        return task, self._part(told, "family", "model", partial(build_family, task))
+        family = self._part(told, "family", "model", partial(build_family, task))
+        name = told["task"]["name"]
+        if not does_task(type(family), name):  # its rows lack what the family reads
+            raise _damaged(
+                f"its family {self.family!r} does not do the task {name!r}, but "
+                f"{', '.join(family.tasks) or 'none'}"
+            )
+        return task, family
 
     def rebuilt(
         self, parts: tuple[Task, ModelFamily] | None = None

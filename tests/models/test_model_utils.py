@@ -98,6 +98,15 @@ def test_what_is_unfrozen_is_in_the_mode_of_the_model():
     assert not unfreeze_model(model)
 
 
+def test_of_no_name_all_that_freeze_model_froze_is_unfrozen_and_nothing_else():
+    model = toy()
+    model["head"].requires_grad_(False)
+    freeze_model(model, ["body"])
+    thawed = unfreeze_model(model)
+    assert thawed == [name for name in ALL if name.startswith("body")]
+    assert not model["head"].weight.requires_grad
+
+
 def test_what_is_shared_with_a_frozen_part_stays_frozen():
     model = toy()
     model["tail"] = nn.Linear(2, 1)

@@ -70,6 +70,14 @@ def test_a_family_that_is_not_here_is_named_with_where_it_came_from(description)
     assert is_told == (description["format"] == 2)
 
 
+def test_a_description_of_a_task_that_the_family_does_not_do_is_refused(description):
+    config = {"task": "captioning"}  # where format 1 has it
+    if description["format"] == 2:
+        description["task"]["name"] = "captioning"
+    with pytest.raises(CheckpointError, match="'blip' does not do the task 'captio"):
+        SavedModel("a.pt", description, config=config).parts()
+
+
 def test_format_1_has_the_options_of_its_family_in_the_configuration(tiny):
     told = Blip().describe(tiny["model"], tiny["processor"])
     config = {"data": {"max_question_length": 7, "batch_size": 3, "image_size": None}}

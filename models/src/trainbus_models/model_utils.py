@@ -55,7 +55,8 @@ def unfreeze_model(
 
     Args:
         model: changed in place.
-        unfreeze_layers: names as those of ``freeze_model``; None: all that is frozen.
+        unfreeze_layers: names as those of ``freeze_model``; None: all that
+            ``freeze_model`` has frozen.
     Raises:
         ConfigError: a name matches nothing; nothing has been changed.
     """

@@ -56,6 +56,12 @@ def write(
     """Return a function that writes ``a.pt`` with a value at a place."""
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (32, 32), "red").save("a.png")
+    Path("rows.csv").write_text("image,question,answer\na.png,what?,red\n")
+    for family, (task, target) in FAMILIES.items():
+        Path(f"{family}.yaml").write_text(
+            f"task: {task}\nmodel: {{type: {family}, build: {{}}}}\ndata: {{train: "
+            f"rows.csv, validation: rows.csv, fields: {{{target}: answer}}}}\n"
+        )
 
     def make(*path: Any, value: Any) -> None:
         outer = state = copy.deepcopy(real)
@@ -68,7 +74,18 @@ def write(
 
 
 PREDICT = ("predict", "--checkpoint", "a.pt", "--image", "a.png", "--question", "what?")
-COMMANDS = {"predict": PREDICT, "export": ("export", "a.pt", "folder")}
+#: Family of a configuration -> its task, and that task's target.
+FAMILIES = {
+    "blip": ("vqa", "answer"),
+    "image_classifier": ("image_classification", "label"),
+}
+EVALUATE = ("evaluate", "blip.yaml", "--checkpoint", "a.pt")
+OF_ANOTHER = ("evaluate", "image_classifier.yaml", "--checkpoint", "a.pt")
+COMMANDS = {
+    "predict": PREDICT,
+    "export": ("export", "a.pt", "folder"),
+    "evaluate": EVALUATE,
+}
 
 
 def one_sentence(err: str) -> bool:
@@ -221,6 +238,59 @@ def test_a_model_is_rebuilt_from_a_whole_description_or_not_at_all(
     assert not Path("folder").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [*COMMANDS.values(), OF_ANOTHER],
+    ids=[*COMMANDS, "evaluate as another family"],
+)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"format": 2}, id="format 1 called 2"),
+        pytest.param({"model_type": None}, id="no type"),
+        pytest.param({"model_type": 5}, id="a type that is a number"),
+        pytest.param({"format": 2, "family": "blip"}, id="a family that is a text"),
+        pytest.param({"format": 2, "family": {"options": {}}}, id="only its options"),
+        pytest.param(
+            {"format": 2, "family": {"name": "blip", "options": 5}},
+            id="options that are a number",
+        ),
+    ],
+)
+def test_a_description_that_names_no_family_is_damaged_and_not_of_another_family(
+    write: Callable[..., None],
+    real: State,
+    command: Command,
+    changes: dict[str, Any],
+    arguments: tuple[str, ...],
+) -> None:
+    described = {"task": {"name": "vqa"}, **real["metadata"]["model"], **changes}
+    write("metadata", "model", value=described)
+    code, out, err = command(*arguments)
+    assert (code, out, one_sentence(err)) == (4, "", True), err
+    assert "'a.pt' does not say its family and options; its description" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (*PREDICT[:3], "--image", "a.png"),
+        (*PREDICT[:3], "--rows", "rows.csv", "--out", "out.jsonl"),
+        COMMANDS["export"],
+    ],
+    ids=["a picture", "rows", "export"],
+)
+def test_a_task_that_the_family_does_not_do_is_refused_before_a_row_is_read(
+    write: Callable[..., None], command: Command, arguments: tuple[str, ...]
+) -> None:
+    """No run does captioning with BLIP, which reads a question of each row."""
+    write("metadata", "config", "task", value="captioning")
+    code, out, err = command(*arguments)
+    assert (code, out, one_sentence(err)) == (4, "", True), err
+    assert "its family 'blip' does not do the task 'captioning', but vqa" in err
+    assert not any(map(Path.exists, map(Path, ("out.jsonl", "folder"))))
+
+
 def test_a_description_without_a_vocabulary_is_refused(
     write: Callable[..., None], real: State, command: Command
 ) -> None:
@@ -252,6 +322,19 @@ def test_how_a_question_was_read_is_a_whole_number_the_model_has_room_for(
     code, out, err = command(*PREDICT)
     assert (code, out, one_sentence(err)) == (4, "", True), err
     assert path[-1:] == () or f"{path[-1]} is " in err
+
+
+@pytest.mark.parametrize("at", [(), ("data",)], ids=["config", "its data"])
+@pytest.mark.parametrize("value", [None, 5, "a text", [1]], ids=str)
+def test_a_configuration_that_is_no_mapping_says_nothing_of_the_model(
+    write: Callable[..., None], command: Command, at: Any, value: Any
+) -> None:
+    write("metadata", "config", *at, value=value)
+    assert command("export", "a.pt", "folder")[0] == 0
+    assert command(*EVALUATE)[0] == 0
+    code, out, err = command(*OF_ANOTHER)
+    assert (code, out, one_sentence(err)) == (4, "", True), err
+    assert "holds a model of the family 'blip', but" in err
 
 
 def test_a_question_as_long_as_the_model_has_room_for_is_answered(
@@ -303,7 +386,6 @@ def test_how_answers_were_generated_is_checked_before_any_is(
 def test_how_many_rows_were_read_is_checked_before_any_is_answered(
     write: Callable[..., None], command: Command, name: str, value: Any
 ) -> None:
-    Path("rows.csv").write_text("image,question\na.png,what?\n")
     given = ("predict", "--checkpoint", "a.pt", "--rows", "rows.csv", "--out")
     write("metadata", "config", "data", "note", value=1)
     assert command(*given, "control.jsonl")[0] == 0

@@ -17,7 +17,7 @@ from typing import Any
 
 from training.app.building.recipe import add_adapters
 from training.app.config.load import Config
-from training.app.config.recipe_checks import DEFAULT_TASK, ONCE_HERE
+from training.app.config.recipe_checks import DEFAULT_TASK, ONCE_HERE, does_task
 from training.discovery.parts import (
     build_family,
     build_part,
@@ -98,21 +98,32 @@ class SavedModel:
         return cls(source, found, state["model"], is_whole(state), config)
 
     @property
-    def family(self) -> Any:
-        """The name of the model's family, as far as one is told."""
-        told = self._in_format_2().get("family")
-        return told.get("name") if isinstance(told, Mapping) else None
+    def family(self) -> str:
+        """The name of the model's family.
+
+        Raises:
+            CheckpointError: the description is of another format or damaged.
+        """
+        name: str = self._named(self._in_format_2(), "family")["name"]
+        return name
 
     def parts(self) -> tuple[Task, ModelFamily]:
         """Return the task and the family, the one knowing the other.
 
         Raises:
             CheckpointError: the description is of another format or damaged, or names
-                what is not installed.
+                what is not installed, or a family that does not do the task.
         """
         told = self._in_format_2()
         task = self._part(told, "task", "task", build_part)
-        return task, self._part(told, "family", "model", partial(build_family, task))
+        family = self._part(told, "family", "model", partial(build_family, task))
+        name = told["task"]["name"]
+        if not does_task(type(family), name):  # its rows lack what the family reads
+            raise _damaged(
+                f"its family {self.family!r} does not do the task {name!r}, but "
+                f"{', '.join(family.tasks) or 'none'}"
+            )
+        return task, family
 
     def rebuilt(
         self, parts: tuple[Task, ModelFamily] | None = None
@@ -161,26 +172,35 @@ class SavedModel:
             )
         if number == FORMAT:
             return self.description
-        data = self.config.get("data", {})
+        config = _mapping(self.config)
+        data = _mapping(config.get("data"))
         once = {key: data[key] for key in ONCE_HERE if data.get(key) is not None}
         name = self.description.get("model_type")
         return {
-            "task": {"name": self.config.get("task", DEFAULT_TASK), "options": {}},
+            "task": {"name": config.get("task", DEFAULT_TASK), "options": {}},
             "family": {"name": name, "options": once},
             "model": self.description,
         }
+
+    def _named(self, told: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        """Return what is said of the task or the family: a name, and maybe options."""
+        part = _mapping(told.get(key))
+        is_named = isinstance(part.get("name"), str)
+        if not is_named or not isinstance(part.get("options", {}), Mapping):
+            raise CheckpointError(
+                f"{self.source!r} does not say its {key} and options; its description "
+                "of the model is damaged"
+            )
+        return part
 
     def _part(
         self, told: Mapping[str, Any], key: str, kind: str, make: Callable[..., Any]
     ) -> Any:
         """Return the task or the family, made of its options."""
-        part = told.get(key)
-        options = part.get("options", {}) if isinstance(part, Mapping) else None
-        if not isinstance(part, Mapping) or not isinstance(options, Mapping):
-            raise CheckpointError(f"{self.source!r} does not say its {key} and options")
-        owner = part.get("from")
+        part = self._named(told, key)
+        options, owner = part.get("options", {}), part.get("from")
         try:
-            return make(find_part(kind, str(part.get("name")), key), options, (key,))
+            return make(find_part(kind, part["name"], key), options, (key,))
         except ConfigError as error:
             hint = f" (the run had it from {owner})" if owner else ""
             raise CheckpointError(
@@ -214,6 +234,11 @@ def fill(model: Any, state: Mapping[str, Any], source: str) -> None:
     whole = dict(state)
     check_model(model, whole, source)
     load_weights(model, whole["model"])
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return ``value`` where it is a mapping; something else there says nothing."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _damaged(reason: str) -> CheckpointError:

@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_TASK",
     "OF_EVERY_MODEL",
     "ONCE_HERE",
+    "does_task",
     "family_of",
     "recipe_mistakes",
 ]
@@ -40,6 +41,18 @@ def family_of(whole: Document) -> str:
         return ""
     own = hasattr(cls, "collate") and hasattr(cls, "predict")
     return str(getattr(cls, "default_family", "") or (name if own else ""))
+
+
+def does_task(cls: type[Any], named: str) -> bool:
+    """Whether a family does the task of that name; so of a task that is not there.
+
+    A class in a file that is both does its own task, whatever that is called.
+    """
+    task = installed.name_of(named)
+    if installed.is_file(named):
+        return task in cls.tasks or _is_task(cls, named)
+    is_task = any(info.name == task for info in installed.installed("task"))
+    return task in cls.tasks or not is_task
 
 
 def recipe_mistakes(whole: Document) -> list[str]:
@@ -100,12 +113,10 @@ def _mistakes_of_family(
     place = whole.place(("model", "type"))
     cls = find_part("model", family, place)
     named, _ = _task_of(whole)
-    task = installed.name_of(named)
-    in_file = installed.is_file(named)
-    is_task = in_file or any(i.name == task for i in installed.installed("task"))
-    # A class in a file that is both does its own task, whatever that is called.
-    if is_task and task not in cls.tasks and not (in_file and _is_task(cls, named)):
+    if not does_task(cls, named):
+        task = installed.name_of(named)
         others = [name for name, tasks in _known_families() if task in tasks]
+        in_file = installed.is_file(named)
         hint = "; a class in a file goes by its `name`" if in_file else ""
         yield (
             f"{place} is {family!r}, which does not do the task {task!r}"

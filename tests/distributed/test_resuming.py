@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from training import Callback, CheckpointError, Trainer
 from training.checkpoint.compare import first_difference
-from training.plugin import rng_state
 
 pytestmark = pytest.mark.distributed
 
@@ -60,11 +59,12 @@ def make(dropout: float, folder: str | None = None, **options: Any) -> Trainer:
 def ended(trainer: Trainer) -> dict[str, Any]:
     """Return all that a run ends with; of two processes, as this one has it."""
     moments = trainer.optimizer.state_dict()["state"]
+    assert trainer.loop is not None
     return {
         "weights": {n: p.detach().clone() for n, p in trainer.model.named_parameters()},
         "moments": {str(number): dict(state) for number, state in moments.items()},
         "history": [dict(row) for row in trainer.history],
-        "rng": rng_state(),
+        "rng": trainer.loop.draws.state(trainer.state.progress.place),
     }
 
 

@@ -205,9 +205,9 @@ class Comparison:
         own = set_up_with(self._trainer)
         # Of a run that was never set up they tell what it was given.
         known = self._saved.get(BEGUN_WITH, {}).keys() & own.keys()
-        changes = differences({name: self._saved[name] for name in known}, own)
-        require_consent(changes, self._allowed, self._source)
-        for change in changes:  # the receipt is written by now
+        moved = differences({name: self._saved[name] for name in known}, own)
+        require_consent(moved, self._allowed, self._source)
+        for change in moved:  # the receipt is written by now
             log.warning("checkpoint %r: setting %s", self._source, change)
 
     def _settings(self) -> dict[str, Any]:

@@ -77,13 +77,13 @@ def test_a_strategy_is_asked_at_the_places_of_a_run_and_told_of_its_end(
 ) -> None:
     strategy = Counting()
     trainer = make_trainer(None, None, Spreads(strategy))
-    built = ["choose_device cpu", "place SGD cpu", "on_main"]
+    built = ["choose_device cpu", "place SGD cpu"]
     assert trainer.strategy is strategy
     assert strategy.heard == built
     trainer.train()
     trainer.save_checkpoint(tmp_path / "a.pt")
-    run = ["wrap_forward Regression", "on_main", "on_main", "close"]
-    # Of a run main tells which metrics will be produced, and those of an epoch.
+    run = ["on_main", "wrap_forward Regression", "on_main", "on_main", "close"]
+    # Of a run main tells the order, which metrics will be produced, and an epoch's.
     assert strategy.heard == [*built, *run, "on_main"]
     assert strategy.errors == [None]
     assert (tmp_path / "a.pt").exists()
@@ -94,7 +94,7 @@ def test_it_is_asked_no_more_often_in_a_longer_run(batches: int) -> None:
     strategy = Counting()
     make_trainer(None, regression_batches(batches), Spreads(strategy)).train()
     counts = Counter(each.split()[0] for each in strategy.heard)
-    # As it is built, for the names of metrics, and at the end of the epoch.
+    # For the order, for the names of metrics, and at the end of the epoch.
     assert counts.pop("on_main") == 3
     assert set(counts.values()) == {1}
     assert strategy.forwards == batches

@@ -1,11 +1,14 @@
 """Evaluated batches that do not tell how many samples they hold."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
+from trainbus_evaluation.metrics import LossMeans
 from training import DataError, Trainer
 from training.callbacks import ModelCheckpointCallback
 
@@ -194,3 +197,11 @@ def test_a_weight_that_the_step_returns_is_that_of_batches_that_tell_nothing():
     )
     for batch in ({"x": x}, {"x": x, "beside": torch.randn(3)}):
         assert trainer.compute_loss(batch)[1] == 5
+
+
+def test_a_weight_that_is_none_is_seen_in_the_mean() -> None:
+    means = LossMeans()
+    for weight in (2.0, math.nan, 0.0):
+        means.add(torch.tensor(1.0), weight, {"": 5.0})
+    assert math.isnan(means.value())
+    assert means.parts().keys() == {"val_"}

@@ -135,6 +135,16 @@ def test_a_rate_that_nobody_sets_is_the_full_one_again(kind: str, end: int) -> N
     assert used_by(*again) == [pytest.approx(TYPES[kind][1])]
 
 
+def test_an_interval_that_is_set_before_a_run_is_what_advances_it() -> None:
+    schedule = LearningRateSchedulerCallback(type="linear")
+    optimizer = optimizer_of(1.0)
+    trainer = trainer_of(optimizer, schedule, rates := Rates())
+    schedule.interval = "epoch"
+    by_epochs = LearningRateSchedulerCallback(type="linear", interval="epoch")
+    others = trainer_of(optimizer_of(1.0), by_epochs, other := Rates())
+    assert used_by(trainer, rates) == used_by(others, other)
+
+
 class Moves(Callback):
     """Declares that it moves rates."""
 

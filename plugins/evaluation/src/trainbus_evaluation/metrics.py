@@ -11,10 +11,8 @@ from training.plugin import Parts, Strategy
 
 #: Is predicted where nothing can be; no label has it.
 NO_CLASS = torch.iinfo(torch.int64).min
-
-
-#: The loss itself among its parts; no part is called so.
-LOSS = ""
+#: The loss itself among its parts, which have names.
+LOSS = None
 
 
 class WeightedMean:
@@ -57,7 +55,7 @@ class LossMeans:
     """The mean of a loss, and of each value that a step function returns beside it."""
 
     def __init__(self) -> None:
-        self._means = {LOSS: WeightedMean()}
+        self._means: dict[str | None, WeightedMean] = {LOSS: WeightedMean()}
 
     def add(self, loss: Tensor, weight: float, parts: Parts) -> None:
         """Count a batch.
@@ -67,9 +65,10 @@ class LossMeans:
             weight: their number; 0 leaves the batch out, whatever its mean.
             parts: means over the same items, by name.
         """
-        if weight > 0:
-            for name, value in ((LOSS, loss), *parts.items()):
-                self._mean_of(name).add(value, weight)
+        if weight <= 0:
+            return
+        for name, value in ((LOSS, loss), *parts.items()):
+            self._mean_of(name).add(value, weight)
 
     def unite(self, strategy: Strategy) -> None:
         """Count what the other processes counted, too; all of them call it."""
@@ -91,7 +90,7 @@ class LossMeans:
         parts = (name for name in self._means if name != LOSS)
         return {f"val_{name}": self._means[name].value() for name in parts}
 
-    def _mean_of(self, name: str) -> WeightedMean:
+    def _mean_of(self, name: str | None) -> WeightedMean:
         return self._means.setdefault(name, WeightedMean())
 
 

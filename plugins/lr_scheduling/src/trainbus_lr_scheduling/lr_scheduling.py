@@ -126,8 +126,6 @@ class LearningRateSchedulerCallback(Callback):
         self.compares_options = COURSE if type is None or self.is_plateau else ()
         self.interval = interval or ("epoch" if scheduler is not None else "step")
         self._is_said = interval is not None
-        #: What advances it: an applied update, an epoch that had one, a fresh metric.
-        self._advances_by = "metric" if self.is_plateau else self.interval
         check_combination(type, scheduler, interval, warmup, step_size, self.is_plateau)
         self.warmup, self.min_lr, self.min_factor = warmup, min_lr, min_factor
         self.gamma, self.step_size = gamma, step_size
@@ -250,6 +248,11 @@ class LearningRateSchedulerCallback(Callback):
             self._begin()
         elif not self._is_loaded:  # the run that was saved had no schedule
             self._begin_here(trainer)
+
+    @property
+    def _advances_by(self) -> str:
+        """What advances it: an applied update, an epoch with one, a fresh metric."""
+        return "metric" if self.is_plateau else self.interval
 
     @heard_if(lambda self: self._advances_by == "step")
     def on_step_end(self, applied: bool) -> None:

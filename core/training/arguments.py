@@ -133,9 +133,11 @@ def _refuse_unheard(trainer: Any, name: str) -> None:
             f"trainer.{name} cannot be set: it was taken up as the trainer was built; "
             "build another one, or change what it holds"
         )
+    if is_own:
+        return
     # A subclass may keep what it takes besides, or makes of that.
     taken = inspect.signature(type(trainer)).parameters.keys() - _ARGUMENTS
-    if is_own or name in taken:
+    if name in taken:
         return
     if name in _ELSEWHERE and not taken:
         raise AttributeError(f"a trainer has no {name!r}; {_ELSEWHERE[name]}")

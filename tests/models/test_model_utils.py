@@ -87,6 +87,13 @@ def test_what_is_named_is_unfrozen_and_the_rest_stays(frozen, names, thawed):
     assert freeze_model(model, []) == [n for n in ALL if n not in thawed]
 
 
+def test_a_layer_without_a_bias_is_unfrozen_by_its_weight():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1))
+    freeze_model(model, ["0"])
+    assert unfreeze_model(model, ["0.weight"]) == ["0.weight"]
+    assert frozen_parameters(model) == set()
+
+
 def test_what_is_unfrozen_is_in_the_mode_of_the_model():
     model = toy().train()
     freeze_model(model, ["body"])

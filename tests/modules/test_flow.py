@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from training.modules.updates import updates_by
+from training.modules.updates import Updates, updates_by
 
 #: Functions that read ``h`` before they write it.
 UPDATING = {
@@ -256,13 +256,30 @@ NOTING = {
 }
 
 
+def updates_of(body: str, folder: Path) -> Updates:
+    made: dict[str, Any] = {}
+    file = folder / "step.py"
+    file.write_text(
+        "def step(self, x):" + textwrap.indent(textwrap.dedent(body), "    ")
+    )
+    exec(compile(file.read_text(), str(file), "exec"), made)
+    return updates_by([made["step"].__code__])
+
+
 @pytest.mark.parametrize("what", [*UPDATING, *NOTING])
 def test_a_function_updates_what_it_reads_and_then_writes_on_some_way(
     what: str, tmp_path: Path
 ) -> None:
-    made: dict[str, Any] = {}
-    file = tmp_path / "step.py"
-    body = textwrap.dedent({**UPDATING, **NOTING}[what])
-    file.write_text("def step(self, x):" + textwrap.indent(body, "    "))
-    exec(compile(file.read_text(), str(file), "exec"), made)
-    assert updates_by([made["step"].__code__]).counts("h") == (what in UPDATING)
+    updates = updates_of({**UPDATING, **NOTING}[what], tmp_path)
+    assert updates.counts("h") == (what in UPDATING)
+
+
+def test_a_handler_knows_what_a_variable_of_the_body_stands_for(tmp_path: Path) -> None:
+    body = """
+        try:
+            st = self.st
+            x()
+        except KeyError:
+            st.h = st.h + 1
+    """
+    assert ("self", "st", "h") in {p.path for p in updates_of(body, tmp_path).places}

@@ -93,13 +93,13 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
     sampler = getattr(loader, "batch_sampler", None)
     batch_size = getattr(loader, "batch_size", None)
     dataset = getattr(loader, "dataset", None)
-    lengths = lengths_of(trainer)
+    lengths, set_up = lengths_of(trainer), set_up_with(trainer)
     settings = {
         "seed": trainer.order_seed,
         "precision": trainer.precision,
         "tf32": trainer.tf32,
         "gradient_accumulation_steps": trainer.gradient_accumulation_steps,
-        **set_up_with(trainer),
+        **set_up,
         # A name only: a function may change under it, and keep it under another.
         "loss": trainer.criterion.name,
         "loss_per": trainer.state.weigher.settings(),
@@ -129,7 +129,9 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
             del settings[name]
         settings["batches_per_epoch"] = lengths["batches_per_epoch"]
     begun = trainer.state.begun_with
-    if others := {n: each for n, each in begun.items() if each != settings.get(n)}:
+    # What a set-up decides is told where there was one.
+    others = {n: v for n, v in begun.items() if n in set_up or v != settings.get(n)}
+    if others:
         settings[BEGUN_WITH] = others
     # As JSON has them: reading a file calls no class of numpy.
     return {name: plain(value) for name, value in settings.items()}

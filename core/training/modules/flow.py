@@ -287,7 +287,7 @@ class Flow(ast.NodeVisitor):
         end = self._here()
         # A handler may begin anywhere in the body: all that was read may have been.
         before.live |= {(each, True) for each in self.used - used}
-        self._meet(before)
+        self._meet(before, *end)
         self._one_of(*node.handlers)
         end += self._here() if node.handlers else []
         left, self._left = self._left, outer

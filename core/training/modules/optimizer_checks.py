@@ -105,9 +105,10 @@ def warn_of_ended_schedule(
     if any(full) and not any(float(group["lr"]) for group in groups):
         log.warning(
             "the rate of every group of the optimizer is 0, as the schedule of an "
-            "earlier run has left it, and no plugin moves it: this run will change no "
-            "weight; set group['lr'] of each group in optimizer.param_groups, whose "
-            "full rate was %g (group['initial_lr']), or give this run a schedule",
+            "earlier run has left it, and no plugin declares that it moves it: unless "
+            "one does, this run changes no weight; set group['lr'] of each group in "
+            "optimizer.param_groups, whose full rate was %g (group['initial_lr']), or "
+            "give this run a schedule",
             max(full),
         )
 

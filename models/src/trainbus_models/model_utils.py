@@ -101,7 +101,8 @@ def _unmark_around(model: nn.Module, path: str) -> None:
         around = model.get_submodule(path)
         own: frozenset[str] = getattr(around, "_frozen_parameters", frozenset())
         if getattr(around, "_is_frozen", False):
-            own = frozenset(around._parameters)
+            parameters = around._parameters.items()
+            own = frozenset(n for n, each in parameters if each is not None)
             _unmark(around, model.training)
         if own:
             around._frozen_parameters = own - {name}  # type: ignore[assignment]

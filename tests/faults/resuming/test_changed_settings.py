@@ -339,6 +339,12 @@ def test_r3_a_norm_that_a_plugin_sets_in_on_setup_is_none_that_a_resume_compares
     trainer.train()
     assert (trainer.epoch, trainer.max_grad_norm) == (2, None)
     assert "max_grad_norm was 0.5, is None" in caplog.text
+    (tmp_path / "none").mkdir()
+    build(SavesEverywhere(tmp_path / "none"), max_grad_norm=1.0).train()
+    trainer = build(Clips(), max_grad_norm=1.0)  # there was no such plugin
+    trainer.load_checkpoint(tmp_path / "none" / "0-4.pt")
+    with pytest.raises(CheckpointError, match=r"max_grad_norm was 1\.0, is 0\.5"):
+        trainer.train()
     # Saved by runs that were never set up, which hold the norm as it was given.
     before = build(Clips()).save_checkpoint(tmp_path / "before.pt")
     loaded = build(Clips())

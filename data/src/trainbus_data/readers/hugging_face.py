@@ -17,9 +17,6 @@ from training.files.named_paths import named_path
 
 __all__ = ["HuggingFace"]
 
-#: What a picture is stored as.
-STORED_PICTURE = {"bytes", "path"}
-
 
 class HuggingFace:
     """Rows of Parquet and Arrow files, saved data sets and described pictures.
@@ -67,8 +64,8 @@ class HuggingFace:
                 undecoded = package.Image(decode=False)
                 self._rows = self._rows.cast_column(name, undecoded)
                 self._turns[name] = _picture
-            elif isinstance(feature, dict) and set(feature) == STORED_PICTURE:
-                self._turns[name] = _picture  # written without what calls it one
+            elif _is_stored_picture(feature):
+                self._turns[name] = _picture
             elif isinstance(feature, package.ClassLabel):
                 self._turns[name] = partial(_class_name, feature)
         self.num_bytes = int(self._rows.data.nbytes)
@@ -168,6 +165,15 @@ def _choose(path: Path, found: Any, split: str | None) -> Any:
         line = reader_line("hf", path=path, split=next(iter(found)))
         raise DataError(f"{path} has {asked}; it has {', '.join(found)}: write {line}")
     return found[split]
+
+
+def _is_stored_picture(feature: Any) -> bool:
+    """Whether a column is what pictures are stored as, without the word for it."""
+    return (
+        isinstance(feature, dict)
+        and set(feature) == {"bytes", "path"}
+        and getattr(feature["bytes"], "dtype", "").endswith("binary")
+    )
 
 
 def _picture(value: Mapping[str, Any]) -> bytes | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from training.discovery.entry_points import announced
+from training.discovery.provenance import describe
 
 
 def num_distributions_read(call: Callable[[], object]) -> int:
@@ -53,3 +55,18 @@ def test_what_is_put_on_the_path_later_is_found(
     assert ("early" in found, "late" in found) == (True, False)
     put_on(tmp_path, "late")
     assert "late" in {info.name for info in announced()}
+
+
+def test_a_class_is_of_the_version_that_was_there_when_it_was_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    put_on(tmp_path, "mine")
+    (tmp_path / "mine.py").write_text("class Plugin: ...\n")
+    plugin = importlib.import_module("mine").Plugin
+    assert describe(plugin).endswith("mine 1.0")
+    (tmp_path / "mine-1.0.dist-info").rename(tmp_path / "mine-2.0.dist-info")
+    metadata = tmp_path / "mine-2.0.dist-info" / "METADATA"
+    metadata.write_text("Name: mine\nVersion: 2.0\n")
+    assert "2.0" in {info.version for info in announced() if info.name == "mine"}
+    assert describe(plugin).endswith("mine 1.0")

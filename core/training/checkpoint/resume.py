@@ -207,8 +207,9 @@ class Comparison:
         known = self._saved.get(BEGUN_WITH, {}).keys() & own.keys()
         moved = differences({name: self._saved[name] for name in known}, own)
         require_consent(moved, self._allowed, self._source)
-        for change in moved:  # the receipt is written by now
-            log.warning("checkpoint %r: setting %s", self._source, change)
+        for change in moved:
+            if change not in self.changes:  # those are in the receipt, written by now
+                log.warning("checkpoint %r: setting %s", self._source, change)
 
     def _settings(self) -> dict[str, Any]:
         own = settings_of(self._trainer)

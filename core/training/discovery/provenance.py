@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 from training.discovery.entry_points import PluginInfo, announced
@@ -44,7 +44,7 @@ def announcement_of(kind: type[Any]) -> PluginInfo | None:
     The top package alone says little: distributions may share a namespace.
     """
     best, length = None, 0
-    for info in sorted(info for info in announced() if info.value):
+    for info in _announced(tuple(sys.path)):
         module, _, name = info.value.partition(":")
         if _loaded(module, name) is kind:
             return info
@@ -52,6 +52,12 @@ def announcement_of(kind: type[Any]) -> PluginInfo | None:
         if is_around and len(module) > length:
             best, length = info, len(module)
     return best
+
+
+@lru_cache(maxsize=4)
+def _announced(path: tuple[str, ...]) -> tuple[PluginInfo, ...]:
+    # Read once: what is installed in mid-run is not what has been imported.
+    return tuple(sorted(info for info in announced() if info.value))
 
 
 def _loaded(module: str, name: str) -> Any:

@@ -166,7 +166,7 @@ def may_be_second(batch: Any, samples: int) -> bool:
     """
     if not samples or any(attribute_of(batch, name) is not None for name in COUNTED):
         return False
-    shapes = [each.shape for each in arrays_in(batch) if each.ndim]
+    shapes = [each.shape for each in _arrays_in(batch) if each.ndim]
     is_wide = any(len(shape) > 1 for shape in shapes)
     return is_wide and all(shape[:2][-1] == samples for shape in shapes)
 
@@ -201,7 +201,7 @@ def fields_of(value: Any) -> dict[str, Any] | None:
     return getattr(value, "__dict__", None)
 
 
-def arrays_in(value: Any, levels: int = 8) -> Iterator[Any]:
+def _arrays_in(value: Any, levels: int = 8) -> Iterator[Any]:
     """Yield the tensors and arrays anywhere in a batch."""
     if isinstance(value, (Tensor, np.ndarray)):
         yield value
@@ -209,7 +209,7 @@ def arrays_in(value: Any, levels: int = 8) -> Iterator[Any]:
     if not isinstance(value, (list, tuple)):
         value = (fields_of(value) or {}).values()
     for item in value if levels else ():  # an object may lead back to itself
-        yield from arrays_in(item, levels - 1)
+        yield from _arrays_in(item, levels - 1)
 
 
 def _readings(value: Any, is_top: bool = False) -> Iterator[tuple[int, ...]]:

@@ -51,11 +51,11 @@ def build_chat(
     """
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
+    check_sizes(hidden_size, num_attention_heads, image_size, patch_size)
     processor = _build_processor(
         texts, vocab_size, image_size, patch_size, max_text_length
     )
     tokenizer = processor.tokenizer
-    check_sizes(hidden_size, num_attention_heads, image_size, patch_size)
     shared = {
         "hidden_size": hidden_size,
         "num_attention_heads": num_attention_heads,

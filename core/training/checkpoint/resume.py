@@ -204,8 +204,9 @@ class Comparison:
         """
         own = set_up_with(self._trainer)
         # Of a run that was never set up they tell what it was given.
-        known = self._saved.get(BEGUN_WITH, {}).keys() & own.keys()
-        moved = differences({name: self._saved[name] for name in known}, own)
+        begun = self._saved.get(BEGUN_WITH, {})
+        saved = {name: value for name, value in self._saved.items() if name in begun}
+        moved = differences(saved, own)
         require_consent(moved, self._allowed, self._source)
         for change in moved:
             if change not in self.changes:  # those are in the receipt, written by now

@@ -325,3 +325,21 @@ def test_of_a_step_fn_that_sets_gradients_to_zero_nothing_is_told(
     )
     trainer.train()
     assert "backward" not in caplog.text
+
+
+def test_what_a_hook_steps_in_backward_is_not_said_to_stay_as_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Regression()
+    trainer = trainer_of(model, model.layers[0].parameters())
+    before = model.layers[3].weight.clone()
+    for each in model.layers[3].parameters():
+        each.register_post_accumulate_grad_hook(
+            lambda p: torch.optim.SGD([p], lr=0.1).step()
+        )
+    trainer.train()
+    assert not torch.equal(before, model.layers[3].weight)
+    told = f"{SENTENCE} model.layers.3.weight, model.layers.3.bias, but hooks"
+    assert caplog.text.count(told) == 1
+    assert "is in no checkpoint, unless a callback or a module saves it" in caplog.text
+    assert "stay as they are" not in caplog.text

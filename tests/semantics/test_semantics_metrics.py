@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from trainbus_evaluation import EvaluationCallback
+from trainbus_evaluation import EvaluationCallback, Evaluator
 from training import Callback, Trainer
 
 ROWS, CLASSES = 23, 4  # 23 = 3 * 7 + 2 = 2 * 10 + 3: a last batch of another size
@@ -147,3 +148,41 @@ def test_a_plugin_of_ones_own_measures_in_eval_mode_and_records_no_gradients() -
         device="cpu",
     ).train()
     assert (during, after) == ([(False, False)], [(True, True)])
+
+
+@pytest.mark.parametrize("who", ["an evaluator alone", "a plugin of one's own"])
+@pytest.mark.parametrize("how", ["grad", "backward", "register_hook", "retain_grad"])
+def test_what_lacks_a_gradient_in_an_evaluation_is_told_how_to_have_it(
+    who: str, how: str
+) -> None:
+    def differentiate(model: nn.Module, batch: Any) -> Tensor:
+        rows = batch[0].clone().requires_grad_()
+        loss = nn.functional.cross_entropy(model(rows), batch[1])
+        if how == "grad":
+            torch.autograd.grad(loss, rows, create_graph=True)
+        elif how == "register_hook":
+            loss.register_hook(print)
+        else:
+            getattr(loss, how)()
+        return loss
+
+    class Measures(Callback):
+        def evaluate(self) -> dict[str, float]:
+            return {"val_loss": float(differentiate(model, batches[0]))}
+
+    model = nn.Linear(5, CLASSES)
+    batches = [(torch.randn(4, 5), torch.arange(4) % CLASSES)]
+    evaluator = Evaluator(model, step_fn=differentiate, loss_per="samples")
+    trainer = Trainer(
+        model=model,
+        train_dataloader=batches,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss_fn=nn.functional.cross_entropy,
+        callbacks=[Measures()],
+        device="cpu",
+    )
+    measure = partial(evaluator.evaluate, batches)
+    with pytest.raises(RuntimeError) as raised:
+        (measure if who == "an evaluator alone" else trainer.train)()
+    notes = "\n".join(raised.value.__notes__)
+    assert notes.count("below torch.enable_grad(), or leave it out where") == 1

@@ -23,6 +23,7 @@ from training.errors import CheckpointError, ConfigError
 from training.loop.criterion import Criterion
 from training.modules.optimizer_checks import PARAMETERS, warn_of_ended_schedule
 from training.modules.plain_names import plain_name, some
+from training.modules.reachable import has_hooks
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Names = Mapping[Tensor, str]
+#: Of a parameter: its hooks from ``register_post_accumulate_grad_hook``.
+STEPS_IN_BACKWARD = "_post_accumulate_grad_hooks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +195,20 @@ def check_parameters(run: Checkpointable, tell_untrained: bool = False) -> None:
     # Those of a loaded run that join later are not forgotten ones.
     known.update(name for group in run.state.joining_groups for name in group.names)
     others = _told_of_others(run)
-    left = [
-        name
+    apart = {
+        name: bool(has_hooks(getattr(parameter, STEPS_IN_BACKWARD, None) or {}))
         for parameter, name in names.items()
         if parameter.requires_grad and name not in known and parameter not in others
-    ]
-    if left:
+    }
+    if hooked := [name for name, has_hook in apart.items() if has_hook]:
+        log.warning(
+            "no group of the optimizer has %s, but hooks from "
+            "register_post_accumulate_grad_hook, which may step them: what such a hook "
+            "keeps (an optimizer's momentum) is in no checkpoint, unless a callback or "
+            "a module saves it",
+            some(hooked),
+        )
+    if left := [name for name, has_hook in apart.items() if not has_hook]:
         log.warning(
             "no group of the optimizer has %s: they require gradients and stay as they "
             "are; give them to the optimizer, or turn requires_grad off",

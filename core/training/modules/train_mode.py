@@ -15,10 +15,18 @@ from itertools import compress
 import torch
 from torch import nn
 
+from training.messages.error_texts import add_note, text_of
 from training.modules.optimizer_checks import PARAMETERS
 from training.modules.plain_names import named_parts, plain_name, some
 
 log = logging.getLogger(__name__)
+
+#: What torch says where something that has no gradient is differentiated.
+LACKING = (
+    "does not require grad",
+    "doesn't require grad",
+    "Tensor that has requires_grad=False",
+)
 
 
 class Modes:
@@ -72,8 +80,7 @@ class Modes:
     @contextmanager
     def evaluation(self) -> Iterator[None]:
         """Measure: in eval mode, without gradients; each mode is as before after."""
-        # Not inference_mode: a tensor that a module caches would break training.
-        with _modes_kept(*self._roots.values()), torch.no_grad():
+        with _modes_kept(*self._roots.values()), without_gradients():
             for root in self._roots.values():
                 root.eval()
             yield
@@ -172,6 +179,31 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     with _modes_kept(model):
         model.eval()
         yield
+
+
+@contextmanager
+def without_gradients() -> Iterator[None]:
+    """Record no gradients; an error for want of one says how to come to it."""
+    try:
+        # Not inference_mode: a tensor that a module caches would break training.
+        with torch.no_grad():
+            yield
+    except RuntimeError as error:
+        if way := way_to_gradients(error):
+            add_note(error, way)
+        raise
+
+
+def way_to_gradients(error: Exception) -> str:
+    """Return how what is measured has the gradients it lacked; "" for other errors."""
+    text = text_of(error)
+    if not any(words in text for words in LACKING):
+        return ""
+    return (
+        "evaluations record no gradients: put what is differentiated below "
+        "torch.enable_grad(), or leave it out where torch.is_grad_enabled() is False, "
+        "and let a step_fn step nothing while model.training is False"
+    )
 
 
 @contextmanager

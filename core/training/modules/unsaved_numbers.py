@@ -178,7 +178,7 @@ def _warn_of_inner(optimizer: Optimizer) -> None:
         place
         for place, each in found
         if is_generator(each)
-        or (isinstance(each, Optimizer) and each.state is not optimizer.state)
+        or (isinstance(each, Optimizer) and not _is_merged(each, optimizer))
     ]
     if inner:
         log.warning(
@@ -187,6 +187,26 @@ def _warn_of_inner(optimizer: Optimizer) -> None:
             "load_state_dict()",
             *(type(optimizer).__name__, some(inner)),
         )
+
+
+def _is_merged(inner: Optimizer, outer: Optimizer) -> bool:
+    """Whether the state of the outer optimizer has all that the inner one's has.
+
+    Before a step there is none: then one that loads in a way of its own is trusted
+    with the states of its parameters.
+    """
+    if inner.state is outer.state:
+        return True
+    if any(inner.state.values()):
+        return all(
+            value is outer.state.get(parameter, {}).get(name)
+            for parameter, state in inner.state.items()
+            for name, value in state.items()
+        )
+    own = {each for group in outer.param_groups for each in group["params"]}
+    steps = {each for group in inner.param_groups for each in group["params"]}
+    takes_back = type(outer).load_state_dict is not Optimizer.load_state_dict
+    return takes_back and steps <= own
 
 
 def _held_by(attributes: Mapping[str, Any], updates: Updates) -> Held:

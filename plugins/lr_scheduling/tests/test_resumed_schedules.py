@@ -70,6 +70,7 @@ def test_a_resumed_run_uses_the_rates_of_an_uninterrupted_one(tmp_path, kind, sp
 def test_a_second_train_starts_afresh(kind):
     callback, trainer = make(kind)
     first = run(callback, trainer, [True] * 10)
+    callback.on_close()
     trainer.step = trainer.update = 0
     begin(callback, trainer)
     assert run(callback, trainer, [True] * 10) == first

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import ExponentialLR
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, ReduceLROnPlateau
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from trainbus_lr_scheduling.drivers import ClosedForm
 from trainbus_lr_scheduling.schedules import Schedule
-from training import Callback, Trainer
+from training import Callback, ConfigError, Trainer
 
 
 class Halves(Callback):
@@ -252,3 +252,54 @@ def test_beside_an_object_that_multiplies_the_rate_it_stays(
     trainer_of(halves := Halves("on_epoch_begin", "lr")).train()
     assert halves.seen == [0.1] * 2 + [0.05] * 6
     assert "initial_lr" not in caplog.text
+
+
+def with_scheduler(scheduler: str, *callbacks: Callback) -> Trainer:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    build: dict[str, Any] = {
+        "exponential": lambda: ExponentialLR(optimizer, 1.0),
+        "lambda": lambda: LambdaLR(optimizer, lambda epoch: 1.0),
+        "plateau": lambda: ReduceLROnPlateau(optimizer),
+    }
+    schedule = (
+        LearningRateSchedulerCallback(type="plateau", monitor="train_loss")
+        if scheduler == "type"
+        else LearningRateSchedulerCallback(build[scheduler](), monitor="train_loss")
+    )
+    return Trainer(
+        model,
+        [(torch.ones(1, 1),)] * 2,
+        optimizer=optimizer,
+        num_epochs=4,
+        device="cpu",
+        step_fn=lambda model, batch: model(batch[0]).square().mean(),
+        callbacks=[schedule, *callbacks],
+        seed=0,
+    )
+
+
+@pytest.mark.parametrize("scheduler", ["exponential", "lambda", "plateau", "type"])
+@pytest.mark.parametrize(
+    ("kind", "hook"), [(HalvesFirst, "on_train_begin"), (Halves, "on_setup")]
+)
+def test_a_rate_that_is_set_before_a_scheduler_object_begins_is_refused(
+    kind: Any, hook: str, scheduler: str
+) -> None:
+    trainer = with_scheduler(scheduler, kind(hook, "lr"))
+    way = "in on_setup; set it there" if scheduler == "type" else "build the .* anew"
+    for _ in range(2):  # what was refused once is refused again
+        with pytest.raises(ConfigError, match=rf"group 0 was set to 0\.05, .*{way}"):
+            trainer.train()
+        assert trainer.step == 0
+        trainer.optimizer.param_groups[0]["lr"] = 0.1
+
+
+@pytest.mark.parametrize("scheduler", ["exponential", "lambda", "plateau", "type"])
+def test_a_state_that_is_loaded_before_a_scheduler_object_begins_brings_no_rate(
+    scheduler: str,
+) -> None:
+    other = trainer_of(Halves("never"), lr=0.3, type="constant")
+    loads = Loads("on_setup", other.optimizer.state_dict())
+    with_scheduler(scheduler, loads).train()
+    assert loads.seen == [0.1] * 8

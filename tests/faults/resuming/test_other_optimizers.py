@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,53 @@ def test_r9_a_momentum_of_other_numbers_is_refused_with_both(tmp_path: Path) -> 
     )
     with pytest.raises(CheckpointError, match=re.escape(sentence)):
         sparse(9).load_checkpoint(tmp_path / "a.pt")
+
+
+class Composite(torch.optim.Optimizer):
+    """Steps by two others; ``merges`` their states into its own, which is saved."""
+
+    def __init__(self, parameters: Any, merges: bool = True) -> None:
+        weight, bias = parameters
+        self.first = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+        self.second = torch.optim.Adam([bias], lr=0.1)
+        super().__init__(self.first.param_groups + self.second.param_groups, {})
+        self.param_groups = self.first.param_groups + self.second.param_groups
+        self.merges = merges
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for each in (self.first, self.second):
+            each.step()
+            if self.merges:
+                self.state.update(each.state)
+
+    def load_state_dict(self, state: Any) -> None:
+        super().load_state_dict(state)
+        inner = self.first, self.second
+        for each, group in zip(inner, self.param_groups, strict=True):
+            each.param_groups = [group]
+            each.state.update((p, self.state[p]) for p in group["params"])
+
+
+def test_r9_states_of_two_optimizers_that_one_has_merged_resume_without_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, part, rest = (of_its_own(Composite, max_steps=each) for each in (4, 2, 4))
+    whole.train()
+    part.train()
+    part.save_checkpoint(tmp_path / "a.pt")
+    rest.load_checkpoint(tmp_path / "a.pt")
+    rest.train()
+    part.train()
+    assert torch.equal(whole.model.weight, rest.model.weight)  # type: ignore[arg-type]
+    assert torch.equal(whole.model.bias, rest.model.bias)  # type: ignore[arg-type]
+    assert SENTENCE not in caplog.text
+
+
+def test_r9_a_state_that_was_not_merged_is_told_of_once_it_is_there(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trainer = of_its_own(partial(Composite, merges=False), max_steps=2)
+    trainer.train()
+    assert SENTENCE not in caplog.text
+    trainer.train()
+    assert f"the Composite keeps first, second, {SENTENCE}" in caplog.text

@@ -17,7 +17,6 @@ from trainbus_evaluation.reading import WhileStaying
 from trainbus_evaluation.sanity import (
     FirstBatches,
     first_batches,
-    way_to_gradients,
     without_trace,
 )
 from trainbus_evaluation.task_evaluator import TaskEvaluator
@@ -33,6 +32,7 @@ from training.plugin import (
     loaders_by_name,
     merge_metrics,
     share_of,
+    way_to_gradients,
 )
 
 if TYPE_CHECKING:
@@ -279,8 +279,6 @@ class EvaluationCallback(Callback):
         except Exception as error:
             if name:
                 error.add_note(f"in the evaluation of val_dataloader[{name!r}]")
-            if way := way_to_gradients(error):
-                error.add_note(way)
             raise
         if not isinstance(results, Mapping):
             raise ConfigError(

@@ -23,6 +23,7 @@ from training.plugin import (
     evaluating,
     portions,
     strategy_of,
+    without_gradients,
 )
 
 METRICS = ("loss", "accuracy", "f1")
@@ -114,9 +115,8 @@ class Evaluator:
         classes = Classes(self.model, self.class_dim, self.shift_labels)
         use = None
         needs_loss, needs_classes = "loss" in self.metrics, self.metrics != ("loss",)
-        # Not inference_mode: a tensor that a module caches would break training.
         taps = self._runner.with_outputs() if needs_classes else nullcontext()
-        with evaluating(self.model), torch.no_grad(), taps:
+        with evaluating(self.model), without_gradients(), taps:
             for batch, moved, samples, counts in placed(dataloader, device):
                 mean, weight, outputs = self._runner.loss_and_outputs(
                     batch, moved, device, samples, needs_loss

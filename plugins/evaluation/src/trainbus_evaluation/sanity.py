@@ -123,14 +123,3 @@ def _copies_of(modules: Iterable[nn.Module]) -> list[tuple[str, nn.Parameter, Te
     if is_large or any(type(p) is not nn.Parameter for p in named):
         return []
     return [(name, p, p.detach().clone()) for p, name in named.items()]
-
-
-def way_to_gradients(error: Exception) -> str:
-    """Return how a loss comes to the gradients that it lacked; "" for other errors."""
-    if "does not require grad" not in str(error):
-        return ""
-    return (
-        "evaluations record no gradients: put what is differentiated below "
-        "torch.enable_grad(), and let a step_fn step nothing while model.training is "
-        "False"
-    )

@@ -22,6 +22,7 @@ from training.plugin import (
     followed_options,
     slug,
     strategy_of,
+    without_gradients,
 )
 
 #: Options of generated predictions, for a family whose ``predict`` takes them; beside
@@ -130,8 +131,7 @@ class TaskEvaluator:
         device = self._runner.place()
         loss, answers = LossMeans(), list[list[dict[str, Any]]]()
         needs_answers = return_predictions or tuple(self.metrics) != ("loss",)
-        # Not inference_mode: a tensor that a module caches would break training.
-        with evaluating(self.model), torch.no_grad():
+        with evaluating(self.model), without_gradients():
             for batch, moved, samples, counts in placed(dataloader, device):
                 mean, weight = self._loss(batch, moved, device, samples)
                 loss.add(mean, weight if counts else 0.0, self._runner.parts)

@@ -1,4 +1,4 @@
-"""Which rates a run left in an optimizer: another one was set since, by a person.
+"""Which rates a run gave or left to an optimizer: another one was set since.
 
 Noted by optimizer and not by plugin: the next run may have another one of these, in
 another Trainer.
@@ -26,7 +26,7 @@ _left = WeakKeyDictionary()
 
 
 def note_left(optimizer: Optimizer) -> None:
-    """Note the groups' rates as those that a run has left."""
+    """Note the groups' rates as those that a run has given them, or left."""
     if optimizer not in _left and hasattr(optimizer, LOADED):  # no wrapper has it
         optimizer.register_load_state_dict_post_hook(_note_loaded)
     _left[optimizer] = {
@@ -43,7 +43,15 @@ def _note_loaded(optimizer: Optimizer) -> None:
             _left[optimizer][_key(group)] = (noted[0], float(group["lr"]))
 
 
-def take_up_set_rates(optimizer: Optimizer) -> None:
+def heed_set_rates(scheduler: Any, optimizer: Optimizer) -> None:
+    """Take up what was set before a run; refuse it beside a scheduler object."""
+    if scheduler is None:
+        _take_up_set_rates(optimizer)
+    else:
+        refuse_set_rates(scheduler, optimizer)
+
+
+def _take_up_set_rates(optimizer: Optimizer) -> None:
     """Make a rate that was set since a run left another the group's full rate."""
     for number, group, noted in _groups(optimizer):
         rate = float(group["lr"])
@@ -57,11 +65,11 @@ def take_up_set_rates(optimizer: Optimizer) -> None:
 
 
 def refuse_set_rates(scheduler: Any, optimizer: Optimizer) -> None:
-    """Refuse a rate that a scheduler object, which begins at its own, would pass over.
+    """Refuse a rate that a scheduler, which begins at its own, would pass over.
 
     Args:
-        scheduler: that of the user; its own rate is no other one, nor is one that an
-            earlier run left.
+        scheduler: that of the user, None for a plateau by ``type``; its own rate is no
+            other one, nor is one that was noted.
         optimizer: the one whose rates it moves.
     Raises:
         ConfigError: names group, rate and scheduler.
@@ -71,13 +79,22 @@ def refuse_set_rates(scheduler: Any, optimizer: Optimizer) -> None:
         name, rate = type(scheduler).__name__, float(group["lr"])
         known = [float(each) for each in own[number : number + 1]]
         known += [noted[1]] if noted is not None else []
-        if known and not any(is_same(rate, each) for each in known):
-            raise ConfigError(
-                f"lr_scheduling: the rate of parameter group {number} was set to "
-                f"{rate:g}, but the {name} begins at that which it was built with; set "
-                f"the group's initial_lr, too, and build the {name} anew, or put its "
-                f"rate back to {known[-1]:g}"
-            )
+        if not known or any(is_same(rate, each) for each in known):
+            continue
+        way = (
+            f"the {name} begins at that which it was built with; set the group's "
+            f"initial_lr, too, and build the {name} anew, put its rate back to "
+            f"{known[-1]:g}, or, where a plugin sets it and the {name} multiplies "
+            "rates, set it in on_epoch_begin"
+            if scheduler is not None
+            else f"the plateau begins at {known[-1]:g}, which it found in on_setup; "
+            'set it there, in a plugin with before = ("lr_scheduling",), or in '
+            "on_epoch_begin"
+        )
+        raise ConfigError(
+            f"lr_scheduling: the rate of parameter group {number} was set to {rate:g}, "
+            f"but {way}"
+        )
 
 
 def _groups(

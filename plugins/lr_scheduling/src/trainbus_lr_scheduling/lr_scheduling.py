@@ -38,7 +38,7 @@ from trainbus_lr_scheduling.drivers import (
 )
 from trainbus_lr_scheduling.groups import check_groups
 from trainbus_lr_scheduling.joining import heard
-from trainbus_lr_scheduling.left import note_left, refuse_set_rates, take_up_set_rates
+from trainbus_lr_scheduling.left import heed_set_rates, note_left, refuse_set_rates
 from trainbus_lr_scheduling.plan import plan_of_plateau, plan_of_schedule
 from trainbus_lr_scheduling.saved import check_end, check_state
 from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule, warmup_advances
@@ -192,7 +192,9 @@ class LearningRateSchedulerCallback(Callback):
         self._refuse_another(trainer)
         if self.scheduler is not None:
             self._check_owner(trainer.optimizer)
-        self._heed_set_rates(trainer)
+        # Resumed, the rates are as configured, and the checkpoint has its own.
+        if trainer.resumed_from is None:
+            heed_set_rates(self.scheduler, trainer.optimizer)
         self._trainer, self._is_loaded = trainer, False
         self._check_floor(max(base_lrs(trainer.optimizer)))
         if (schedule := self.schedule(trainer)) is not None:
@@ -203,7 +205,7 @@ class LearningRateSchedulerCallback(Callback):
             self._driver = self._plateau_driver(trainer.optimizer)
         else:
             self._take_object(trainer)
-        self._begin()
+        self._begin(trainer)
 
     def _check_owner(self, optimizer: Optimizer) -> None:
         driver = self._driver
@@ -219,14 +221,6 @@ class LearningRateSchedulerCallback(Callback):
         if self._driver is None:
             self._driver = TorchDriver(self.scheduler, trainer.optimizer)
         check_savable(self.scheduler, self.driver.progress()["state"])
-
-    def _heed_set_rates(self, trainer: Trainer) -> None:
-        if trainer.resumed_from is not None:
-            return  # the rates are as configured, and the checkpoint has its own
-        if self.scheduler is None:
-            take_up_set_rates(trainer.optimizer)
-        else:
-            refuse_set_rates(self.scheduler, trainer.optimizer)
 
     def _refuse_another(self, trainer: Trainer) -> None:
         kind = LearningRateSchedulerCallback
@@ -245,7 +239,9 @@ class LearningRateSchedulerCallback(Callback):
             mode = getattr(self.scheduler, "mode", self._plateau["mode"])
             trainer.require_metric(self.monitor, f"{called}.monitor", mode)
         if not resumed:
-            self._begin()
+            if isinstance(self._driver, TorchDriver):  # a closed form warns by itself
+                refuse_set_rates(self.scheduler, trainer.optimizer)
+            self._begin(trainer)
         elif not self._is_loaded:  # the run that was saved had no schedule
             self._begin_here(trainer)
 
@@ -330,9 +326,10 @@ class LearningRateSchedulerCallback(Callback):
             self._resolve(change, state, trainer)
         self._is_loaded = True
 
-    def _begin(self) -> None:
+    def _begin(self, trainer: Trainer) -> None:
         self._epoch_mark = self._update_mark = 0
         self.driver.start()
+        note_left(trainer.optimizer)  # so that one that is set from here on is seen
 
     def _begin_here(self, trainer: Trainer) -> None:
         place = advances_over(trainer, self.interval)

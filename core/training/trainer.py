@@ -244,8 +244,7 @@ class Trainer:
         """
         state = read_by_all(self.strategy, path, weights_only)
         if weights_only:
-            snapshot.check_model(self.model, state, str(path))
-            snapshot.restore_model(self, state)
+            snapshot.take_weights(self, state, str(path))
             return None
         if self.bus.is_in_run:
             raise CheckpointError(

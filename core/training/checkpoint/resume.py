@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.catch_up import CHANGED_BY_HOOKS
-from training.checkpoint.fitting import require_fitting
+from training.checkpoint.fitting import fitting_places
 from training.checkpoint.optimizer_settings import (
     GROUPS,
     adapt_to_absent,
     aligned,
     name_by_position,
-    origins,
     without_course,
 )
 from training.checkpoint.optimizer_state import (
     Names,
     SavedGroup,
-    configured_names,
-    counterparts,
     fitted,
     names_of,
     saved_groups,
@@ -100,22 +97,25 @@ def restore(
     receipt = receipt_of(trainer, state, changes, source)
     consented = {change.name for change in changes if is_allowed(change.name, allowed)}
     # After consent: of another optimizer the saved state is not looked at.
+    places = None
     if not OPTIMIZER_IS_ANOTHER & consented:
-        require_fitting(trainer, state, source)
+        places = fitting_places(trainer, state, source)
     _regroup_as_configured(trainer)
-    # The state is fitted to the run before it is parked for it.
-    _adapt_optimizer(trainer, state, consented)
+    optimizer = None
+    if places is None:
+        _leave_optimizer(state)
+    else:
+        # The state is fitted to the run before it is parked for it.
+        _adapt_options(trainer, state["optimizer"], places, consented)
+        names = names_of(trainer)
+        moments = _own_part(trainer, state, names)
+        optimizer, left = fitted(moments, trainer.optimizer, names, places)
+        loaded.joining_groups[:] = left
     for part in CHANGED_BY_HOOKS:
         if is_allowed(part, allowed):
             state.pop(part, None)
     if state["progress"]["batch"] and consented & POSITION_MOVES:
         _adapt_position(state, saved, own)
-    optimizer = None
-    if "optimizer" in state:
-        names = names_of(trainer)
-        moments = _own_part(trainer, state, names)
-        optimizer, left = fitted(moments, trainer.optimizer, names, origins(state))
-        loaded.joining_groups[:] = left
     # Free ones, too: who reads the log later sees what was not the same.
     for change in changes:
         log.info("resuming with a change: %s", change)
@@ -322,24 +322,34 @@ def _compared(trainer: Checkpointable) -> set[str]:
     return said - {*getattr(trainer.optimizer, "defaults", ())}
 
 
-def _adapt_optimizer(
-    trainer: Checkpointable, state: dict[str, Any], consented: Collection[str]
+def _leave_optimizer(state: dict[str, Any]) -> None:
+    """Let another optimizer start afresh."""
+    for part in ("optimizer", *CHANGED_BY_HOOKS):
+        state.pop(part, None)
+    log.warning("the optimizer is another one; its state starts afresh")
+
+
+def _adapt_options(
+    trainer: Checkpointable,
+    saved: Mapping[str, Any],
+    places: Sequence[int],
+    consented: Collection[str],
 ) -> None:
-    """Let the configured optimizer or options win where that was consented to."""
-    if OPTIMIZER_IS_ANOTHER & set(consented):
-        for part in ("optimizer", *CHANGED_BY_HOOKS):
-            state.pop(part, None)
-        log.warning("the optimizer is another one; its state starts afresh")
-        return
+    """Let the configured options win where that was consented to.
+
+    Args:
+        trainer: has them.
+        saved: state of the optimizer; adapted in place.
+        places: of the configured groups in it.
+        consented: names of settings.
+    """
     names = [name.partition(".")[2] for name in consented if "optimizer." in name]
     configured = trainer.configured_groups or []
-    groups = state["optimizer"]["param_groups"]
-    places = counterparts(configured_names(trainer), origins(state))
     for place, own in zip(places, configured, strict=True):
-        saved = groups[place]
-        saved.update({name: own[name] for name in (*names, *WAYS) if name in own})
-        if "lr" in names and "initial_lr" in saved:
-            saved["initial_lr"] = float(own["lr"])
+        group = saved["param_groups"][place]
+        group.update({name: own[name] for name in (*names, *WAYS) if name in own})
+        if "lr" in names and "initial_lr" in group:
+            group["initial_lr"] = float(own["lr"])
 
 
 def _adapt_position(state: dict[str, Any], saved: Mapping[str, Any], own: Any) -> None:

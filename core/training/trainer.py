@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.arguments import (
-    Epochs,
+from training.arguments.attributes import set_between_runs, shown
+from training.arguments.checks import (
     check_settings,
     checked_callbacks,
     checked_flag,
@@ -20,9 +20,8 @@ from training.arguments import (
     checked_metadata,
     checked_model,
     checked_reason,
-    set_between_runs,
-    shown,
 )
+from training.arguments.epochs import Epochs
 from training.builtin.compiling import compile_options, refuse_two_recorders
 from training.builtin.defaults import built_in, register_plugins
 from training.builtin.placing import chosen_strategy, placed

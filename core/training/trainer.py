@@ -53,6 +53,7 @@ from training.loop.run_state import RunState
 from training.modules.frozen_weights import FrozenWeights
 from training.modules.optimizer_checks import checked_optimizer
 from training.modules.train_mode import Modes, keep_frozen
+from training.planned.length import RunLength
 from training.recipes.recipe import Recipe
 from training.run import Run, Validation
 from training.signals.holding import held
@@ -311,6 +312,7 @@ class Trainer:
     group_places: list[int | None] = shown("_run.state.group_places")
     val_dataloader: Validation = shown("_run.val_dataloader")
     batches_per_epoch: int | None = shown("_run.batches_per_epoch")
+    length: RunLength = shown("_run.length")
     steps_per_epoch: int | None = shown("_run.length.steps_per_epoch")
     total_steps: int | None = shown("_run.length.total_steps")
     ends_epoch: bool = shown("_run.ends_epoch")

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from training.checkpoint.optimizer_settings import HOW, origins
-from training.checkpoint.optimizer_state import (
-    Names,
-    configured_names,
-    counterparts,
-    names_of,
-)
-from training.checkpoint.part_checks import (
+from training.checkpoint.checks.parts import (
     WrongValue,
     is_dense,
     is_finite,
@@ -25,6 +18,13 @@ from training.checkpoint.part_checks import (
     require,
     same_numbers,
     shown,
+)
+from training.checkpoint.optimizer_settings import HOW, origins
+from training.checkpoint.optimizer_state import (
+    Names,
+    configured_names,
+    counterparts,
+    names_of,
 )
 from training.errors import CheckpointError
 from training.hardware.optimizer_kernels import WAYS

@@ -83,7 +83,7 @@ class SavedModel:
         Raises:
             CheckpointError: something else is there.
         """
-        from training.checkpoint.part_checks import shown
+        from training.checkpoint.checks.parts import shown
         from training.modules.frozen_weights import is_whole
 
         metadata = state.get("metadata", {})
@@ -137,7 +137,7 @@ class SavedModel:
             CheckpointError: as ``parts``; or what is described is another model than
                 that of the weights.
         """
-        from training.checkpoint.part_checks import are_names
+        from training.checkpoint.checks.parts import are_names
 
         task, family = parts or self.parts()
         told = self._told

@@ -238,7 +238,7 @@ class SavedSettings:
     def _unreadable(
         self, how: str, at: str, value: Any, wanted: str
     ) -> CheckpointError:
-        from training.checkpoint.part_checks import shown
+        from training.checkpoint.checks.parts import shown
 
         return CheckpointError(
             f"{self._source!r} does not say how its {how}: metadata.{at} is "

@@ -206,7 +206,7 @@ MUTANTS = [
     Mutant(
         "C11",
         "a plugin that alters training is not missed",
-        "training.checkpoint.resume",
+        "training.checkpoint.comparison",
         'if entry.get("alters_training") and name not in trainer.plugins',
         "if False",
         "faults/resuming/test_changed_settings.py",

@@ -103,7 +103,7 @@ def restore(
         _load_optimizer(trainer, optimizer, source)
     trainer.criterion.load_state_dict(state.get("loss", {}))
     loaded.load_state_dict(for_rank(trainer, state, own["seed"]))
-    return receipt, Resumption(trainer, state, comparison.again, comparison.once_set_up)
+    return receipt, Resumption(trainer, state, comparison)
 
 
 def _own_part(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from training.checkpoint import part_checks as parts
+from training.checkpoint.checks import parts
+from training.checkpoint.checks.settings import check_settings
 from training.checkpoint.compare import first_difference
-from training.checkpoint.setting_checks import check_settings
 from training.checkpoint_io import UnreadableError, read_checkpoint
 from training.errors import CheckpointError
 from training.files.named_paths import named_path, open_file

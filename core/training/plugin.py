@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from training.archive.shards import STATE, digest_of
     from training.bus.conditions import heard_if
-    from training.checkpoint.part_checks import has_names, is_count, is_finite
+    from training.checkpoint.checks.parts import has_names, is_count, is_finite
     from training.checkpoint.plugin_states import require_state, require_version
     from training.checkpoint.state import capture, check_weights
     from training.checkpoint.storable import SEQUENCES, foreign_value
@@ -148,10 +148,10 @@ _MODULES = {
     "gain": "training.recipes.better",
     "glimpse": "training.checkpoint_io",
     "guarded": "training.messages.guarded_streams",
-    "has_names": "training.checkpoint.part_checks",
+    "has_names": "training.checkpoint.checks.parts",
     "heard_if": "training.bus.conditions",
-    "is_count": "training.checkpoint.part_checks",
-    "is_finite": "training.checkpoint.part_checks",
+    "is_count": "training.checkpoint.checks.parts",
+    "is_finite": "training.checkpoint.checks.parts",
     "is_insistent": "training.signals.handlers",
     "is_same_tensor": "training.weighing.untouched",
     "is_whole": "training.modules.frozen_weights",

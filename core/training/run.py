@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from training.arguments import check_savable, epoch_limit, planned_end
+from training.arguments.epochs import epoch_limit, planned_end
+from training.arguments.savable import check_savable
 from training.builtin.first_steps import watched
 from training.builtin.placing import wrapped_module
 from training.builtin.resume import Resumable, way_on

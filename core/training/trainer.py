@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.arguments import (
-    Epochs,
+from training.arguments.attributes import set_between_runs, shown
+from training.arguments.checks import (
     check_settings,
     checked_callbacks,
     checked_flag,
@@ -20,9 +20,8 @@ from training.arguments import (
     checked_metadata,
     checked_model,
     checked_reason,
-    set_between_runs,
-    shown,
 )
+from training.arguments.epochs import Epochs
 from training.builtin.compiling import compile_options, refuse_two_recorders
 from training.builtin.defaults import built_in, register_plugins
 from training.builtin.placing import chosen_strategy, placed
@@ -54,6 +53,7 @@ from training.loop.run_state import RunState
 from training.modules.frozen_weights import FrozenWeights
 from training.modules.optimizer_checks import checked_optimizer
 from training.modules.train_mode import Modes, keep_frozen
+from training.planned.length import RunLength
 from training.recipes.recipe import Recipe
 from training.run import Run, Validation
 from training.signals.holding import held
@@ -244,8 +244,7 @@ class Trainer:
         """
         state = read_by_all(self.strategy, path, weights_only)
         if weights_only:
-            snapshot.check_model(self.model, state, str(path))
-            snapshot.restore_model(self, state)
+            snapshot.take_weights(self, state, str(path))
             return None
         if self.bus.is_in_run:
             raise CheckpointError(
@@ -313,6 +312,7 @@ class Trainer:
     group_places: list[int | None] = shown("_run.state.group_places")
     val_dataloader: Validation = shown("_run.val_dataloader")
     batches_per_epoch: int | None = shown("_run.batches_per_epoch")
+    length: RunLength = shown("_run.length")
     steps_per_epoch: int | None = shown("_run.length.steps_per_epoch")
     total_steps: int | None = shown("_run.length.total_steps")
     ends_epoch: bool = shown("_run.ends_epoch")

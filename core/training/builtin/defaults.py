@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from training import callbacks as plugin_names
-from training.arguments import check_scheduler
+from training.arguments.checks import check_scheduler
 from training.builtin.compiling import Compile, has_recorder
 from training.builtin.memory_advice import MemoryAdvice
 from training.builtin.tf32 import TF32

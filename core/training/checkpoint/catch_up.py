@@ -27,7 +27,7 @@ from training.checkpoint.optimizer_state import (
 from training.checkpoint.optimizer_types import load_as_saved
 from training.errors import CheckpointError
 from training.modules.plain_names import some
-from training.modules.train_mode import keep_frozen
+from training.modules.train_mode import freeze_again
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
@@ -126,7 +126,7 @@ def _restore_trainable(
     changed = {p: n for p, n in names.items() if p.requires_grad != (n in wanted)}
     for parameter, name in changed.items():
         parameter.requires_grad_(name in wanted)
-    keep_frozen(run.model, run.optimizer, tells=False)
+    freeze_again(run.model, run.optimizer)
     return list(changed.values())
 
 

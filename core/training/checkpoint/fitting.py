@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from training.checkpoint.optimizer_settings import HOW, origins
-from training.checkpoint.optimizer_state import (
-    Names,
-    configured_names,
-    counterparts,
-    names_of,
-)
-from training.checkpoint.part_checks import (
+from training.checkpoint.checks.parts import (
     WrongValue,
     is_dense,
     is_finite,
@@ -25,6 +18,13 @@ from training.checkpoint.part_checks import (
     require,
     same_numbers,
     shown,
+)
+from training.checkpoint.optimizer_settings import HOW, origins
+from training.checkpoint.optimizer_state import (
+    Names,
+    configured_names,
+    counterparts,
+    names_of,
 )
 from training.errors import CheckpointError
 from training.hardware.optimizer_kernels import WAYS
@@ -94,10 +94,12 @@ def _loads(module: nn.Module, values: Mapping[str, Any]) -> bool:
     return not mistakes[2]
 
 
-def require_fitting(
+def fitting_places(
     trainer: Checkpointable, state: Mapping[str, Any], source: str
-) -> None:
-    """Compare groups, options and states with what this optimizer keeps.
+) -> list[int]:
+    """Return for each configured group the index of the saved one, which fits it.
+
+    Groups, options and states are compared with what this optimizer keeps.
 
     Raises:
         CheckpointError: says which value does not fit.
@@ -111,7 +113,8 @@ def require_fitting(
     try:
         for name in state.get("trainable", ()):
             require(name in known, "trainable", name, "the name of a parameter")
-        for place, group in zip(_places(trainer, state), live, strict=True):
+        places = _places(trainer, state)
+        for place, group in zip(places, live, strict=True):
             at = f"optimizer.param_groups[{place}]"
             listed = saved["param_groups"][place]
             _check_options(at, listed, group, state["settings"])
@@ -123,6 +126,7 @@ def require_fitting(
             f"checkpoint {source!r} does not fit this optimizer: {wrong}; build it as "
             "it was, or load with weights_only=True"
         ) from wrong
+    return places
 
 
 def _types_of(
@@ -145,7 +149,7 @@ def _types_of(
 
 
 def _places(trainer: Checkpointable, state: Mapping[str, Any]) -> list[int]:
-    """Return for each configured group the index of the saved one."""
+    """Return for each configured group the index of the saved one of its names."""
     own = configured_names(trainer)[: len(trainer.configured_groups or [])]
     places = counterparts(own, origins(state))
     for names, place in zip(own, places, strict=True):

@@ -313,7 +313,7 @@ def fitted(
     saved: Mapping[str, Any],
     optimizer: torch.optim.Optimizer,
     names: Names,
-    origins: Sequence[Collection[str]],
+    places: Sequence[int],
 ) -> tuple[dict[str, Any], list[SavedGroup]]:
     """Return a saved state in the order of ``optimizer``, and the groups left over.
 
@@ -323,18 +323,16 @@ def fitted(
         saved: of a checkpoint.
         optimizer: its groups are as configured.
         names: of its parameters.
-        origins: names in the saved groups, of configured ones as they were configured.
+        places: for each of its groups the index of the saved one.
     Raises:
         CheckpointError: a state belongs to several parameters, whose order is another.
     """
     groups, own = saved_groups(saved), group_names(optimizer.param_groups, names)
-    places = counterparts(own, origins)
     states = {name: each for group in groups for name, each in group.state.items()}
     here = []
     for names_here, place, live in zip(
         own, places, optimizer.param_groups, strict=True
     ):
-        assert place is not None, "require_fitting has found each"
         state = {name: states[name] for name in names_here if name in states}
         if groups[place].names != names_here:
             _check_separate(state, names_here, live["params"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.bus.on_stack import CALLERS
 from training.bus.slots import note_plugin
-from training.checkpoint.part_checks import shown
+from training.checkpoint.checks.parts import shown
 from training.checkpoint.storable import OF_STATE, describe_foreign, foreign_value
 from training.errors import CheckpointError, PluginError
 from training.feed.share import digest

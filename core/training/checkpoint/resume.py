@@ -1,58 +1,26 @@
-"""Decide whether a run may go on from a checkpoint, and say what has changed."""
+"""Load a checkpoint into a trainer, or refuse before anything is touched."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.catch_up import CHANGED_BY_HOOKS
-from training.checkpoint.fitting import require_fitting
-from training.checkpoint.optimizer_settings import (
-    GROUPS,
-    adapt_to_absent,
-    aligned,
-    name_by_position,
-    origins,
-    without_course,
-)
-from training.checkpoint.optimizer_state import (
-    Names,
-    SavedGroup,
-    configured_names,
-    counterparts,
-    fitted,
-    names_of,
-    saved_groups,
-)
+from training.checkpoint.comparison import POSITION_MOVES, Comparison, remade
+from training.checkpoint.fitting import fitting_places
+from training.checkpoint.optimizer_settings import adapt_to_absent, name_by_position
+from training.checkpoint.optimizer_state import Names, fitted, names_of
 from training.checkpoint.optimizer_types import follow_weights, load_as_saved
 from training.checkpoint.receipt import REPLACED, RETURNED, Receipt, receipt_of
 from training.checkpoint.resumption import Resumption
-from training.checkpoint.settings import (
-    BEGUN_WITH,
-    DESCRIPTION,
-    Change,
-    check_names,
-    described_otherwise,
-    differences,
-    is_allowed,
-    require_consent,
-    set_up_with,
-    settings_of,
-)
-from training.checkpoint.state import (
-    check_loss,
-    check_model,
-    for_rank,
-    restore_model,
-)
+from training.checkpoint.settings import is_allowed
+from training.checkpoint.state import check_loss, check_model, for_rank, restore_model
 from training.errors import CheckpointError
 from training.hardware.optimizer_kernels import WAYS, keep_kernels
 from training.modules.optimizer_checks import PARAMETERS
 from training.modules.plain_names import some
-from training.plain import plain
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
@@ -62,11 +30,6 @@ log = logging.getLogger(__name__)
 
 #: A change of these leaves nothing to restore an optimizer's state into.
 OPTIMIZER_IS_ANOTHER = {"optimizer", "optimizer.groups", "frozen"}
-#: A change of these makes a position inside an epoch another; samples are counted.
-POSITION_MOVES = {
-    *("dataset", "dataset_length", "sampler"),
-    *("batch_size", "drop_last", "batches_per_epoch"),
-}
 
 
 def restore(
@@ -90,7 +53,7 @@ def restore(
         CheckpointError: the run differs where nobody consented, or does not fit.
     """
     # Weights first: of another model only what made it so is worth comparing.
-    check_model(trainer.model, state, source, partial(_remade, trainer, state))
+    check_model(trainer.model, state, source, partial(remade, trainer, state))
     check_loss(trainer, state, source)
     name_by_position(trainer, state)
     # Before anything is adapted: it tells of the file as it is.
@@ -100,22 +63,25 @@ def restore(
     receipt = receipt_of(trainer, state, changes, source)
     consented = {change.name for change in changes if is_allowed(change.name, allowed)}
     # After consent: of another optimizer the saved state is not looked at.
+    places = None
     if not OPTIMIZER_IS_ANOTHER & consented:
-        require_fitting(trainer, state, source)
+        places = fitting_places(trainer, state, source)
     _regroup_as_configured(trainer)
-    # The state is fitted to the run before it is parked for it.
-    _adapt_optimizer(trainer, state, consented)
+    optimizer = None
+    if places is None:
+        _leave_optimizer(state)
+    else:
+        # The state is fitted to the run before it is parked for it.
+        _adapt_options(trainer, state["optimizer"], places, consented)
+        names = names_of(trainer)
+        moments = _own_part(trainer, state, names)
+        optimizer, left = fitted(moments, trainer.optimizer, names, places)
+        loaded.joining_groups[:] = left
     for part in CHANGED_BY_HOOKS:
         if is_allowed(part, allowed):
             state.pop(part, None)
     if state["progress"]["batch"] and consented & POSITION_MOVES:
         _adapt_position(state, saved, own)
-    optimizer = None
-    if "optimizer" in state:
-        names = names_of(trainer)
-        moments = _own_part(trainer, state, names)
-        optimizer, left = fitted(moments, trainer.optimizer, names, origins(state))
-        loaded.joining_groups[:] = left
     # Free ones, too: who reads the log later sees what was not the same.
     for change in changes:
         log.info("resuming with a change: %s", change)
@@ -137,112 +103,7 @@ def restore(
         _load_optimizer(trainer, optimizer, source)
     trainer.criterion.load_state_dict(state.get("loss", {}))
     loaded.load_state_dict(for_rank(trainer, state, own["seed"]))
-    return receipt, Resumption(trainer, state, comparison.again, comparison.once_set_up)
-
-
-class Comparison:
-    """A checkpoint beside the run that goes on from it: on loading, and at ``train``.
-
-    Args:
-        trainer: whose settings are compared.
-        state: of the checkpoint.
-        source: its name, for messages.
-        allowed: names of settings that may differ.
-        notes: of saved settings, by name.
-    Attributes:
-        own: the settings of the run on loading.
-        changes: what differed then, all of it consented to.
-    Raises:
-        CheckpointError: the run differs where nobody consented.
-    """
-
-    def __init__(
-        self,
-        trainer: Checkpointable,
-        state: Mapping[str, Any],
-        source: str,
-        allowed: Collection[str],
-        notes: Mapping[str, str],
-    ) -> None:
-        self._trainer, self._source, self._allowed = trainer, source, allowed
-        self._notes = notes
-        self._saved, self._joined = state["settings"], _joined(state)
-        self._plugins = state.get("distributions", {})
-        self._metadata = state.get("metadata", {})
-        self._is_inside_epoch = bool(state["progress"]["batch"])
-        self._filled = trainer.optimizer
-        self.own = self._settings()
-        self.changes = self._consented(self.own)
-
-    def again(self) -> None:
-        """Compare anew, since settings can be set between loading and training.
-
-        Raises:
-            CheckpointError: what is set now would have been refused on loading, or
-                what was loaded is in another optimizer or loader.
-        """
-        if self._trainer.optimizer is not self._filled:
-            raise CheckpointError(
-                f"trainer.optimizer was replaced after checkpoint {self._source!r} was "
-                "loaded into the earlier one; load it again"
-            )
-        own = self._settings()
-        self._consented(own)
-        moved = [c for c in differences(self.own, own) if c.name in POSITION_MOVES]
-        if moved and self._is_inside_epoch:
-            raise CheckpointError(
-                f"the data was changed after checkpoint {self._source!r} was loaded, "
-                f"whose place in it had been found: {'; '.join(map(str, moved))}: load "
-                "it again"
-            )
-
-    def once_set_up(self) -> None:
-        """Compare what a hook may have set, and set otherwise or not in the saved run.
-
-        Raises:
-            CheckpointError: nobody consented to what differs.
-        """
-        own = set_up_with(self._trainer)
-        # Of a run that was never set up they tell what it was given.
-        begun = self._saved.get(BEGUN_WITH, {})
-        saved = {name: value for name, value in self._saved.items() if name in begun}
-        moved = differences(saved, own)
-        require_consent(moved, self._allowed, self._source)
-        for change in moved:
-            if change not in self.changes:  # those are in the receipt, written by now
-                log.warning("checkpoint %r: setting %s", self._source, change)
-
-    def _settings(self) -> dict[str, Any]:
-        own = settings_of(self._trainer)
-        if self._trainer.seed is None:
-            own["seed"] = self._saved["seed"]
-        return own
-
-    def _consented(self, own: Mapping[str, Any]) -> list[Change]:
-        pair = aligned(self._saved, own, self._joined)
-        changes = differences(*without_course(*pair, _compared(self._trainer)))
-        changes = [replace(c, note=self._notes.get(c.name, "")) for c in changes]
-        changes += _redescribed(self._trainer, self._metadata, changes)
-        changes += _missing_plugins(self._trainer, self._plugins)
-        known = [*own, *CHANGED_BY_HOOKS, DESCRIPTION, *(each.name for each in changes)]
-        check_names(self._allowed, known)
-        require_consent(changes, self._allowed, self._source)
-        return changes
-
-
-def _redescribed(
-    trainer: Checkpointable, saved: Mapping[str, Any], changes: Collection[Change]
-) -> list[Change]:
-    if trainer.recipe is None:  # then metadata are the caller's own words
-        return []
-    return described_otherwise(saved, trainer.metadata, changes)
-
-
-def _remade(trainer: Checkpointable, state: Mapping[str, Any]) -> list[Change]:
-    """Return what made the run's model another one: its options, labels or words."""
-    own = trainer.recipe.settings if trainer.recipe else {}
-    changes = differences(state["settings"], plain(own))
-    return changes + _redescribed(trainer, state.get("metadata", {}), changes)
+    return receipt, Resumption(trainer, state, comparison)
 
 
 def _own_part(
@@ -277,13 +138,6 @@ def _load_optimizer(
     keep_kernels(trainer.optimizer, trainer.configured_groups or ())
 
 
-def _joined(state: Mapping[str, Any]) -> list[SavedGroup]:
-    """Return the groups that joined the saved run after its training had begun."""
-    configured = len(state["settings"].get(GROUPS, []))
-    late = saved_groups(state["optimizer"])[configured:]
-    return [group for group in late if group.options]  # else it is no group
-
-
 def _regroup_as_configured(trainer: Checkpointable) -> None:
     """Take groups out that joined an earlier run of this trainer, and mend others."""
     configured, optimizer = trainer.configured_groups or (), trainer.optimizer
@@ -304,42 +158,34 @@ def _regroup_as_configured(trainer: Checkpointable) -> None:
         )
 
 
-def _missing_plugins(
-    trainer: Checkpointable, saved: Mapping[str, Mapping[str, Any]]
-) -> list[Change]:
-    """Return plugins without which training itself would be another one."""
-    return [
-        Change(f"plugins.{name}", "active", "not active")
-        for name, entry in saved.items()
-        if entry.get("alters_training") and name not in trainer.plugins
-    ]
+def _leave_optimizer(state: dict[str, Any]) -> None:
+    """Let another optimizer start afresh."""
+    for part in ("optimizer", *CHANGED_BY_HOOKS):
+        state.pop(part, None)
+    log.warning("the optimizer is another one; its state starts afresh")
 
 
-def _compared(trainer: Checkpointable) -> set[str]:
-    """Return options of groups that plugins say they compare, none the optimizer's."""
-    plugins = trainer.plugins.values()
-    said = {name for p in plugins for name in getattr(p, "compares_options", ())}
-    return said - {*getattr(trainer.optimizer, "defaults", ())}
-
-
-def _adapt_optimizer(
-    trainer: Checkpointable, state: dict[str, Any], consented: Collection[str]
+def _adapt_options(
+    trainer: Checkpointable,
+    saved: Mapping[str, Any],
+    places: Sequence[int],
+    consented: Collection[str],
 ) -> None:
-    """Let the configured optimizer or options win where that was consented to."""
-    if OPTIMIZER_IS_ANOTHER & set(consented):
-        for part in ("optimizer", *CHANGED_BY_HOOKS):
-            state.pop(part, None)
-        log.warning("the optimizer is another one; its state starts afresh")
-        return
+    """Let the configured options win where that was consented to.
+
+    Args:
+        trainer: has them.
+        saved: state of the optimizer; adapted in place.
+        places: of the configured groups in it.
+        consented: names of settings.
+    """
     names = [name.partition(".")[2] for name in consented if "optimizer." in name]
     configured = trainer.configured_groups or []
-    groups = state["optimizer"]["param_groups"]
-    places = counterparts(configured_names(trainer), origins(state))
     for place, own in zip(places, configured, strict=True):
-        saved = groups[place]
-        saved.update({name: own[name] for name in (*names, *WAYS) if name in own})
-        if "lr" in names and "initial_lr" in saved:
-            saved["initial_lr"] = float(own["lr"])
+        group = saved["param_groups"][place]
+        group.update({name: own[name] for name in (*names, *WAYS) if name in own})
+        if "lr" in names and "initial_lr" in group:
+            group["initial_lr"] = float(own["lr"])
 
 
 def _adapt_position(state: dict[str, Any], saved: Mapping[str, Any], own: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.catch_up import (
@@ -28,6 +28,7 @@ from training.modules.optimizer_checks import PARAMETERS
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
+    from training.checkpoint.comparison import Comparison
 
 
 class Resumption:
@@ -50,8 +51,7 @@ class Resumption:
     Args:
         trainer: goes on; its optimizer has loaded its state.
         state: of the checkpoint.
-        compare: raises where the run is another one by now.
-        compare_set_up: raises where a hook has set it up as another one.
+        comparison: of the run with the checkpoint.
     Attributes:
         parked: the parts that are still to be taken over; a checkpoint that is written
             meanwhile holds them as they are.
@@ -62,11 +62,10 @@ class Resumption:
         self,
         trainer: Checkpointable,
         state: Mapping[str, Any],
-        compare: Callable[[], None],
-        compare_set_up: Callable[[], None],
+        comparison: Comparison,
     ) -> None:
         self._trainer = trainer
-        self._compare, self._compare_set_up = compare, compare_set_up
+        self._comparison = comparison
         self._is_inside_epoch = bool(state["progress"]["batch"])
         self._names = state.get("optimizer", {}).get("names", ())
         self._origins = origins(state) if self._names else []
@@ -85,7 +84,7 @@ class Resumption:
             CheckpointError: a setting, a part of the trainer, or an option of the
                 optimizer is another one; says which.
         """
-        self._compare()
+        self._comparison.again()
         # What a person has switched since then is no doing of a hook.
         self._before = switches(self._trainer)
         now = options_of(self._trainer.optimizer)
@@ -114,7 +113,7 @@ class Resumption:
         Raises:
             CheckpointError: a hook has set what the saved run was not set up with.
         """
-        self._compare_set_up()
+        self._comparison.once_set_up()
         trainer = self._trainer
         if self.parked.pop("optimizer", None) is not None:
             self._give_options(self._options)

@@ -277,6 +277,16 @@ def restore_model(trainer: Checkpointable, state: Mapping[str, Any]) -> None:
     """Load the weights of the model; ``check_model`` has compared them."""
     weights = trainer.strategy.own(state["model"], weights_of(trainer.model))
     load_weights(trainer.model, weights)
+
+
+def take_weights(trainer: Checkpointable, state: dict[str, Any], source: str) -> None:
+    """Load the weights of the model alone, and note which they are.
+
+    Raises:
+        CheckpointError: names or shapes differ; says which.
+    """
+    check_model(trainer.model, state, source)
+    restore_model(trainer, state)
     # A run that is on trains them from here.
     is_live = trainer.bus.is_in_run
     trainer.state.use_weights("live" if is_live else state.get("weights_are", "live"))

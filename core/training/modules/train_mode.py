@@ -138,16 +138,26 @@ def frozen_parameters(model: nn.Module) -> set[nn.Parameter]:
     return frozen
 
 
-def keep_frozen(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tells: bool = True
-) -> None:
-    """Take gradients off frozen parameters again, and those out of the optimizer.
+def keep_frozen(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Freeze again what is marked as frozen; warn of what somebody meant to train."""
+    frozen = frozen_parameters(model)
+    thawed = [
+        plain_name(model, name)
+        for name, parameter in model.named_parameters()
+        if parameter in frozen and parameter.requires_grad
+    ]
+    if thawed:
+        log.warning(
+            "requires gradients, but is marked as frozen and is frozen again: %s; to "
+            "train it call unfreeze_model(model) of trainbus_models.model_utils before "
+            "the optimizer is built",
+            some(thawed),
+        )
+    freeze_again(model, optimizer)
 
-    Args:
-        model: whose parts are marked as frozen.
-        optimizer: its groups lose them.
-        tells: warn of those that require gradients: somebody meant them to train.
-    """
+
+def freeze_again(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Take gradients off frozen parameters, and those out of the optimizer."""
     frozen = frozen_parameters(model)
     if not frozen:
         return
@@ -155,18 +165,6 @@ def keep_frozen(
         stays = [p not in frozen for p in group["params"]]
         for each in group.keys() & PARAMETERS:
             group[each] = list(compress(group[each], stays))
-    thawed = [
-        plain_name(model, name)
-        for name, parameter in model.named_parameters()
-        if parameter in frozen and parameter.requires_grad
-    ]
-    if tells and thawed:
-        log.warning(
-            "requires gradients, but is marked as frozen and is frozen again: %s; to "
-            "train it call unfreeze_model(model) of trainbus_models.model_utils before "
-            "the optimizer is built",
-            some(thawed),
-        )
     for parameter in frozen:
         parameter.requires_grad_(False)
         parameter.grad = None

@@ -93,7 +93,7 @@ MUTANTS = [
     Mutant(
         "R3",
         "other settings are taken without a word",
-        "training.checkpoint.resume",
+        "training.checkpoint.comparison",
         "require_consent(changes, self._allowed, self._source)",
         "pass",
         "faults/resuming/test_changed_settings.py",

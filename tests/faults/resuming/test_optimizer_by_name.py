@@ -195,9 +195,6 @@ def test_r10_a_state_of_all_parameters_in_one_is_refused_in_another_order(
 
     saved = named_state(optimizer, names(net))
     same, other = Net(), Net(("last", "first", "second"))
-    given = saved["names"]
-    fitted(saved, torch.optim.LBFGS(same.parameters()), names(same), given)
+    fitted(saved, torch.optim.LBFGS(same.parameters()), names(same), [0])
     with pytest.raises(CheckpointError, match="of more than this parameter"):
-        fitted(
-            saved, torch.optim.LBFGS(other.parameters()), names(other), saved["names"]
-        )
+        fitted(saved, torch.optim.LBFGS(other.parameters()), names(other), [0])

@@ -153,7 +153,6 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     from training.builtin.run_record import RunRecord
     from training.builtin.unmeasured import may_measure
     from training.hardware.strategy import require_alone
-    from training.planned.length import RunLength
     from training.planned.planned_run import NOBODY_EVALUATES
     from training.trainer import Trainer
 
@@ -191,13 +190,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
         },
     )
     if beginning:
-        length = RunLength(
-            trainer.batches_per_epoch,
-            trainer.num_epochs,
-            trainer.gradient_accumulation_steps,
-            trainer.max_steps,
-        )
-        for told in beginning.never_drawn(length.epochs_begun):
+        for told in beginning.never_drawn(trainer.length.epochs_begun):
             log.warning("%s", told)
     return trainer
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from typing import Any
 
@@ -55,7 +55,7 @@ def described(config: Config, recipe: Recipe, model: Any) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SavedModel:
     """What a checkpoint says of its model.
 
@@ -83,7 +83,7 @@ class SavedModel:
         Raises:
             CheckpointError: something else is there.
         """
-        from training.checkpoint.part_checks import shown
+        from training.checkpoint.checks.parts import shown
         from training.modules.frozen_weights import is_whole
 
         metadata = state.get("metadata", {})
@@ -104,7 +104,7 @@ class SavedModel:
         Raises:
             CheckpointError: the description is of another format or damaged.
         """
-        name: str = self._named(self._in_format_2(), "family")["name"]
+        name: str = self._named("family")["name"]
         return name
 
     def parts(self) -> tuple[Task, ModelFamily]:
@@ -114,10 +114,9 @@ class SavedModel:
             CheckpointError: the description is of another format or damaged, or names
                 what is not installed, or a family that does not do the task.
         """
-        told = self._in_format_2()
-        task = self._part(told, "task", "task", build_part)
-        family = self._part(told, "family", "model", partial(build_family, task))
-        name = told["task"]["name"]
+        task = self._part("task", "task", build_part)
+        family = self._part("family", "model", partial(build_family, task))
+        name = self._told["task"]["name"]
         if not does_task(type(family), name):  # its rows lack what the family reads
             raise _damaged(
                 f"its family {self.family!r} does not do the task {name!r}, but "
@@ -138,12 +137,12 @@ class SavedModel:
             CheckpointError: as ``parts``; or what is described is another model than
                 that of the weights.
         """
-        from training.checkpoint.part_checks import are_names
+        from training.checkpoint.checks.parts import are_names
 
-        told = self._in_format_2()
         task, family = parts or self.parts()
+        told = self._told
         lora = told.get("lora")
-        begin = family.rebuild if self.is_whole else self._on_base(told, family)
+        begin = family.rebuild if self.is_whole else self._on_base(family)
         try:
             if self.weights is not None and self.is_whole and not lora:
                 family.check(told["model"], self.weights)
@@ -163,7 +162,9 @@ class SavedModel:
             add_adapters(model, lora, ("lora",))
         return model, Recipe(task, family, processor)
 
-    def _in_format_2(self) -> Mapping[str, Any]:
+    @cached_property
+    def _told(self) -> Mapping[str, Any]:
+        """The description in format 2, whichever the checkpoint has it in."""
         number = self.description.get("format")
         if type(number) is not int or number not in (1, FORMAT):
             raise CheckpointError(
@@ -182,9 +183,9 @@ class SavedModel:
             "model": self.description,
         }
 
-    def _named(self, told: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    def _named(self, key: str) -> Mapping[str, Any]:
         """Return what is said of the task or the family: a name, and maybe options."""
-        part = _mapping(told.get(key))
+        part = _mapping(self._told.get(key))
         is_named = isinstance(part.get("name"), str)
         if not is_named or not isinstance(part.get("options", {}), Mapping):
             raise CheckpointError(
@@ -193,11 +194,9 @@ class SavedModel:
             )
         return part
 
-    def _part(
-        self, told: Mapping[str, Any], key: str, kind: str, make: Callable[..., Any]
-    ) -> Any:
+    def _part(self, key: str, kind: str, make: Callable[..., Any]) -> Any:
         """Return the task or the family, made of its options."""
-        part = self._named(told, key)
+        part = self._named(key)
         options, owner = part.get("options", {}), part.get("from")
         try:
             return make(find_part(kind, part["name"], key), options, (key,))
@@ -208,11 +207,10 @@ class SavedModel:
                 f"{text_of(error)}{hint}"
             ) from error
 
-    def _on_base(
-        self, told: Mapping[str, Any], family: ModelFamily
-    ) -> Callable[..., tuple[Any, Any]]:
+    def _on_base(self, family: ModelFamily) -> Callable[..., tuple[Any, Any]]:
         """Return what rebuilds a model with the weights that its run began with."""
-        base, rebuild_on = told.get("base"), getattr(family, "rebuild_on", None)
+        base = self._told.get("base")
+        rebuild_on = getattr(family, "rebuild_on", None)
         if not isinstance(base, str) or rebuild_on is None:
             raise CheckpointError(
                 f"{self.source!r} holds trained weights alone, and the others cannot "

@@ -9,7 +9,7 @@ import argparse
 import shlex
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,8 @@ from training.signals.holding import held
 if TYPE_CHECKING:
     from training.app.building.components import Parts
     from training.app.config.load import Config
-    from training.discovery.specs import PluginSpec
 
 __all__ = [
-    "answer_options",
     "check",
     "convert_easy_vqa",
     "evaluate",
@@ -179,13 +177,6 @@ def _watchdog(arguments: argparse.Namespace) -> AbstractContextManager[object]:
     if not 0 < seconds <= threading.TIMEOUT_MAX:
         raise ConfigError(f"--watchdog is {seconds:g}; use more than 0 seconds")
     return Watchdog(seconds, arguments.watchdog_abort)
-
-
-def answer_options(plugins: Iterable[PluginSpec]) -> dict[str, Any]:
-    """Return what the plugins of a run say of how its answers are generated."""
-    entries = [each for each in plugins if each.use == "evaluation"]
-    options = entries[0].options if entries else {}
-    return {name: options[name] for name in ANSWER_OPTIONS if name in options}
 
 
 def _judges(config: Config) -> list[tuple[str, Any]]:

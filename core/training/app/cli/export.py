@@ -71,7 +71,7 @@ def _write_weights(out: Path, state: Mapping[str, Any], source: str) -> None:
     from safetensors.torch import save
     from torch import Tensor
 
-    from training.checkpoint.part_checks import is_dense, shown
+    from training.checkpoint.checks.parts import is_dense, shown
     from training.checkpoint.state import warn_of_nonfinite
     from training.files.durable import write_durably
     from training.modules.frozen_weights import is_whole

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.app.cli.argument_checks import values_by_field
-from training.app.cli.commands import answer_options
+from training.app.cli.commands import ANSWER_OPTIONS
 from training.app.cli.counted import Counted
 from training.app.cli.results import new_file
 from training.discovery.specs import parse_specs
@@ -221,12 +221,14 @@ class SavedSettings:
         if not isinstance(self._plugins, list):
             raise self._unreadable(how, "config.plugins", self._plugins, "a list")
         try:
-            options = answer_options(parse_specs(self._plugins))
+            specs = parse_specs(self._plugins)
         except PluginError as error:
             raise CheckpointError(
                 f"{self._source!r} does not say how its {how}: metadata.config.{error}"
             ) from error
-        given = {name: value for name, value in options.items() if value is not None}
+        options = next((s.options for s in specs if s.use == "evaluation"), {})
+        known = {name: options.get(name) for name in ANSWER_OPTIONS}
+        given = {name: value for name, value in known.items() if value is not None}
         for name, value in given.items():
             if not _is_number(value):
                 at = f"config.plugins.evaluation.{name}"
@@ -236,7 +238,7 @@ class SavedSettings:
     def _unreadable(
         self, how: str, at: str, value: Any, wanted: str
     ) -> CheckpointError:
-        from training.checkpoint.part_checks import shown
+        from training.checkpoint.checks.parts import shown
 
         return CheckpointError(
             f"{self._source!r} does not say how its {how}: metadata.{at} is "

@@ -312,12 +312,10 @@ def planned_advances(trainer: Trainer | PlannedRun, interval: str) -> int | None
     """Return how often a schedule advances in the whole run; None if unknown."""
     if interval == "step":
         return trainer.total_steps
-    if trainer.max_steps is None:
-        return trainer.num_epochs
-    if trainer.steps_per_epoch is None:
-        return None
-    epochs = epochs_begun(trainer.max_steps, trainer.steps_per_epoch)
-    return min(trainer.num_epochs, epochs)
+    total, per_epoch = trainer.total_steps, trainer.steps_per_epoch
+    if total and per_epoch:
+        return epochs_begun(total, per_epoch)
+    return trainer.num_epochs if trainer.max_steps is None else None
 
 
 def advances_over(trainer: Trainer, interval: str) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from trainbus_lr_scheduling.checks import planned_advances
 from trainbus_lr_scheduling.schedules import Schedule
-from training.plugin import Plan, PlannedRun, count, epochs_begun, table
+from training.plugin import Plan, PlannedRun, count, table
 
 #: Shares of the run whose learning rate is shown.
 MILESTONES = (0.25, 0.5, 0.75)
@@ -13,9 +14,9 @@ def plan_of_schedule(
     run: PlannedRun, name: str, schedule: Schedule, interval: str
 ) -> Plan:
     """Return the rates of some updates, and what comes too late to matter."""
+    planned = planned_advances(run, interval)
+    assert planned is not None, "a run that is planned has a length"
     is_per_epoch = interval == "epoch"
-    epochs = epochs_begun(run.total_steps, run.steps_per_epoch)
-    planned = epochs if is_per_epoch else run.total_steps
     unit = "epoch" if is_per_epoch else "update"
     conflicts = []
     if schedule.warmup >= planned:

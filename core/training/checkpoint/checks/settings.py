@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from training.checkpoint.part_checks import (
+from training.checkpoint.checks.parts import (
     COUNT,
     MOST,
     are_names,

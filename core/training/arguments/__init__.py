@@ -1,0 +1,1 @@
+"""What a trainer is built with, and what may be set on it later."""

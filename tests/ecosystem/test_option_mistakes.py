@@ -286,6 +286,21 @@ def test_an_option_that_no_configuration_could_set_is_refused_where_it_is_chosen
     )
 
 
+@pytest.mark.parametrize(("name", "use"), [("csv", "csv"), ("two", "csv")])
+def test_an_id_is_refused_elsewhere_than_in_the_list_of_plugins(
+    name: str, use: str, tmp_path: Path, command: Command
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("plugins:\n  - csv\n  - csv: {id: two, filename: b.csv}\n")
+    code, _, err = command("plan", str(path), "--set", f"plugins.{name}.id=other")
+    assert code == 2
+    (told,) = err.splitlines()
+    assert told == (
+        f"trainbus: error: --set: plugins.{name}: the id of plugin {name!r} is that of "
+        f"the list; write it there: - {use}: {{id: ...}}"
+    )
+
+
 def test_what_constructors_refuse_comes_together_with_its_places() -> None:
     with pytest.raises(PluginError) as caught:
         build_plugins(

@@ -123,7 +123,7 @@ class Checked:
     [
         ({"count": 0}, "lab.count is 0, but must be at least 1"),
         ({"count": True}, "lab.count is true, but must be a whole number"),
-        ({"share": math.nan}, "lab.share is nan, but must be less than 1"),
+        ({"share": math.nan}, "lab.share is nan, but must be a number"),
         (
             {"mode": "mix"},
             "lab.mode is 'mix' (did you mean 'min'?), but must be one of: 'min', 'max'",

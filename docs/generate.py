@@ -96,7 +96,10 @@ and SystemExit always end the run, and so does a `ConfigError` in `on_setup` or
 `load_state_dict` are held to the same: a checkpoint is written without the state of an
 isolated plugin that fails or was switched off, and says so when it is read; one that cannot
 take its state back is switched off. One whose part is in the run (`wrap_model`,
-`wrap_dataloader`, `make_window`, `make_strategy`) is not: the failure ends the run. Observers are isolated; deciders and writers are fatal.
+`wrap_dataloader`, `make_window`, `make_strategy`) is not: the failure ends the run. Nor is, on several
+processes, one that all of them call (`ranks = "all"`): its first failure ends the run, as the others
+would wait for what it has missed. Where one plugin asks another, as by `summary`, the error is that
+of the one that raised it. Observers are isolated; deciders and writers are fatal.
 
 On the command line an exit of a plugin's own, with whatever code, ends with 1 and its
 traceback, and every error that a plugin raised comes with that note.

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ import pytest
 from training import Callback, PluginError, Trainer
 from training.builtin.kept_record import KeptRecord
 from training.builtin.run_record import RunRecord
-from training.callbacks import CSVLoggerCallback, ModelCheckpointCallback
+from training.callbacks import (
+    CSVLoggerCallback,
+    ModelCheckpointCallback,
+    ProgressBarCallback,
+)
 from training.testing import tiny_trainer
 
 
@@ -133,16 +138,22 @@ def test_a_run_that_failed_is_recorded_whatever_plugins_say(
     assert "no answer" in caplog.text
 
 
+@pytest.mark.parametrize("make", [KeptRecord, lambda: RunRecord({}, {})])
 @pytest.mark.parametrize("answer", [ValueError("no answer"), [1], {"paths": {"x": 3}}])
-def test_a_run_that_ended_well_is_recorded_whatever_plugins_say(
-    answer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_what_a_plugin_fails_to_leave_behind_is_the_error_of_a_run_that_ended_well(
+    answer: Any, make: Callable[[], RunRecord], tmp_path: Path
 ) -> None:
-    record = KeptRecord()
-    record.after = (*record.after, "odd")  # type: ignore[misc]
-    tiny_trainer(record, Says("odd", answer), save_dir=tmp_path).train()
-    found = summary(tmp_path)
-    assert (found["status"], found["steps"] > 0) == ("finished", True)
-    assert "plugin 'odd'" in caplog.text
+    said = type(answer) if isinstance(answer, Exception) else PluginError
+    odd = Says("odd", answer)
+    trainer = tiny_trainer(make(), ProgressBarCallback(), odd, save_dir=tmp_path)
+    with pytest.raises(said) as raised:
+        trainer.train()
+    for note in raised.value.__notes__:
+        assert note.startswith("raised by plugin 'odd' (")
+    assert trainer.epoch == trainer.num_epochs
+    assert summary(tmp_path)["steps"] == trainer.step
+    assert {"progress", "odd"} <= set(trainer.plugins)
+    assert trainer.bus.failures == {}
 
 
 def test_what_a_killed_run_was_writing_goes_when_the_next_one_begins(

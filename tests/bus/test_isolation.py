@@ -131,3 +131,57 @@ def test_an_unknown_failure_policy_is_refused() -> None:
 
     with pytest.raises(PluginError, match="choose one of: fatal, isolate"):
         Bus().register(Odd())
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_with_other_processes_a_failure_of_one_that_all_call_ends_the_run(
+    is_main: bool,
+) -> None:
+    bus = Bus()
+    bus.join_others(is_main)
+    fails = Fails("a")
+    fails.error = OSError("boom")
+    bus.register(fails)
+    with pytest.raises(OSError, match="boom") as raised:
+        emit(bus)
+    raiser, why = raised.value.__notes__
+    assert raiser.startswith("raised by plugin 'a' (")
+    assert "in on_epoch_end" in raiser
+    assert why.startswith("plugin 'a' runs on all processes, in step with the others; ")
+    assert list(bus.plugins) == ["a"]
+
+
+def test_with_other_processes_one_that_main_alone_calls_stays_isolated() -> None:
+    bus, fails = Bus(), Fails("a")
+    fails.ranks = "main"
+    bus.join_others(is_main=True)
+    bus.register(fails)
+    emit(bus)
+    assert bus.failures == {"a": 1}
+
+
+@pytest.mark.parametrize("failure", ["isolate", "fatal"])
+def test_a_plugin_that_asked_is_not_blamed_for_another_one_s_failure(
+    failure: str,
+) -> None:
+    class Asks(Callback):
+        def on_epoch_end(self) -> None:
+            bus.collect("summary", trainer=None)
+
+    class Broken(Callback):
+        hook_api = ">=1.1,<2"
+
+        def summary(self) -> None:
+            raise OSError("boom")
+
+    bus, asks = Bus(), Asks()
+    asks.failure = failure
+    bus.register_all([("asks", asks), ("broken", Broken())])
+    for _ in range(4):
+        with pytest.raises(OSError, match="boom") as raised:
+            emit(bus)
+        (note,) = raised.value.__notes__
+        assert note.startswith("raised by plugin 'broken' (")
+        assert note.endswith("in summary")
+    assert bus.failures == {}
+    assert list(bus.plugins) == ["asks", "broken"]

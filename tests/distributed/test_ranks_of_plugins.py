@@ -17,6 +17,7 @@ from training import (
     EarlyStoppingCallback,
     LearningRateSchedulerCallback,
     PluginError,
+    TrainbusError,
     Trainer,
 )
 from training.plugin import capture, heard_if
@@ -270,3 +271,43 @@ def test_d25_a_state_that_differs_by_rank_is_told_once_since_one_is_saved(
 
 def test_d25_a_state_that_is_the_same_on_all_is_not_spoken_of(two: Ranks) -> None:
     assert two.run(words_of_saves, False) == [[], []]
+
+
+class FailsHere(Callback):
+    """Fails on one process, as for want of a disk, and asks all at the epoch's end."""
+
+    name = "fails"
+    failure = "isolate"
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.rank == self.rank:
+            raise OSError("no disk")
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        trainer.strategy.sum([1.0])
+
+
+def ended(rank: int) -> tuple[str, str]:
+    """Return the error that ends the run here, and what is noted on it."""
+    try:
+        run_of(FailsHere(rank)).train()
+    except (OSError, TrainbusError) as error:
+        return str(error), "; ".join(getattr(error, "__notes__", ()))
+    return "", ""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_d25_an_isolated_plugin_that_fails_on_one_process_ends_the_run_there(
+    two: Ranks, rank: int
+) -> None:
+    found = two.run(ended, rank)
+    text, notes = found[rank]
+    assert text == "no disk"
+    assert "raised by plugin 'fails' (" in notes
+    assert "in on_step_end at step 1" in notes
+    assert f"on rank {rank} of 2" in notes
+    assert "runs on all processes" in notes
+    assert f"rank {rank} failed: OSError: no disk" in found[1 - rank][0]

@@ -123,7 +123,7 @@ class Checked:
     [
         ({"count": 0}, "lab.count is 0, but must be at least 1"),
         ({"count": True}, "lab.count is true, but must be a whole number"),
-        ({"share": math.nan}, "lab.share is nan, but must be less than 1"),
+        ({"share": math.nan}, "lab.share is nan, but must be a number"),
         (
             {"mode": "mix"},
             "lab.mode is 'mix' (did you mean 'min'?), but must be one of: 'min', 'max'",
@@ -283,6 +283,21 @@ def test_an_option_that_no_configuration_could_set_is_refused_where_it_is_chosen
     assert told.endswith(
         f"cannot be configured: the option {option!r} is reserved for the "
         "configuration; rename it"
+    )
+
+
+@pytest.mark.parametrize(("name", "use"), [("csv", "csv"), ("two", "csv")])
+def test_an_id_is_refused_elsewhere_than_in_the_list_of_plugins(
+    name: str, use: str, tmp_path: Path, command: Command
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("plugins:\n  - csv\n  - csv: {id: two, filename: b.csv}\n")
+    code, _, err = command("plan", str(path), "--set", f"plugins.{name}.id=other")
+    assert code == 2
+    (told,) = err.splitlines()
+    assert told == (
+        f"trainbus: error: --set: plugins.{name}: the id of plugin {name!r} is that of "
+        f"the list; write it there: - {use}: {{id: ...}}"
     )
 
 

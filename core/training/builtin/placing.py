@@ -49,8 +49,8 @@ def chosen_strategy(trainer: TrainerView) -> Strategy:
     if chosen is None:
         require_alone()
         return Strategy()
-    if not chosen.is_main:
-        trainer.bus.leave_to_main()
+    if chosen.size != 1:
+        trainer.bus.join_others(chosen.is_main)
     return chosen
 
 

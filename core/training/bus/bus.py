@@ -20,11 +20,14 @@ from training.bus.order import bus_order, not_built_in, warn_of_unasked
 from training.bus.ranks import names_declaring
 from training.bus.registration import Hooks, Manager, checked_name, hooks_of
 from training.bus.slots import (
+    Arguments,
     Made,
     Slots,
     call,
     compile_slot,
     describe,
+    is_of_another,
+    lasting,
     late,
     note_culprit,
     note_plugin,
@@ -48,6 +51,8 @@ Told = Callable[[str, Any, Any], None]
 MAX_FAILURES = 3
 #: Calls in which a plugin may refuse the run, and without which it cannot go on.
 BEGINNING = ("on_setup", "load_state_dict", "on_train_begin")
+#: Why one process cannot go on without a plugin.
+ON_ALL = "runs on all processes, in step with the others"
 
 
 class Bus(Slots):
@@ -78,7 +83,7 @@ class Bus(Slots):
         self.isolated: set[str] = set()
         #: Names of those that the main process alone calls.
         self.main_only: set[str] = set()
-        self._is_main = True
+        self._is_main, self._has_others = True, False
         self._left_out: set[pluggy.HookImpl] = set()
         self._forget_slots()
 
@@ -134,7 +139,7 @@ class Bus(Slots):
             PluginError: no plugin has that name, or the run goes on with what it made.
             Exception: what its ``on_close`` raised; it is out all the same.
         """
-        if self.is_in_run and (made := self._lasting(name)):
+        if self.is_in_run and (made := lasting(name, self.made)):
             raise PluginError(f"plugin {name!r} {made}; take it out before train()")
         plugin, last = self._take_out(name)
         for impl in filter(self._is_to_close, last if self.is_in_run else ()):
@@ -165,9 +170,9 @@ class Bus(Slots):
             self._left_out = left_out
             self._forget_slots()
 
-    def leave_to_main(self) -> None:
-        """Call those of the main process no more: this is another one of the run."""
-        self._is_main = False
+    def join_others(self, is_main: bool) -> None:
+        """Note that the run has other processes; main alone calls those of its own."""
+        self._is_main, self._has_others = is_main, True
         self._forget_slots()
 
     def calls(self, name: str) -> bool:
@@ -253,7 +258,7 @@ class Bus(Slots):
         return made[0] if made else None
 
     def _ask(
-        self, hook: str, arguments: Mapping[str, Any], answer: Callable[..., object]
+        self, hook: str, arguments: Arguments, answer: Callable[..., object]
     ) -> None:
         with surrounded(self._wrappers(hook), hook, arguments, self._meter):
             for impl in self.listeners(hook):
@@ -264,7 +269,7 @@ class Bus(Slots):
         self,
         impl: pluggy.HookImpl,
         hook: str,
-        arguments: Mapping[str, Any],
+        arguments: Arguments,
         answer: Callable[..., object] = lambda *_: None,
     ) -> object:
         """Return what ``answer`` says of (name, result); None where nothing came."""
@@ -311,22 +316,23 @@ class Bus(Slots):
         self._forget_slots()
 
     def survive(
-        self,
-        name: str,
-        plugin: Any,
-        hook: str,
-        error: Exception,
-        arguments: Mapping[str, Any],
+        self, name: str, plugin: Any, hook: str, error: Exception, arguments: Arguments
     ) -> None:
         """Go on without an isolated plugin's call; switch it off after too many.
 
         A refused setting is no failure; who failed to begin is switched off at once.
         """
+        if is_of_another(error, name):
+            raise error  # whose failure ends the run, whoever asked
         if (is_beginning := hook in BEGINNING) and isinstance(error, ConfigError):
             raise error
         step = getattr(arguments.get("trainer"), "step", None)
         note_plugin(error, name, plugin, hook, step)
         if hook in NEVER_MISSED:
+            raise error
+        if self._has_others and name not in self.main_only:
+            # They would wait for what it has not called here, or calls no more.
+            add_note(error, f"plugin {name!r} {ON_ALL}; its failure ends the run")
             raise error
         times = self.failures[name] = self.failures.get(name, 0) + 1
         if times == 1:
@@ -334,7 +340,7 @@ class Bus(Slots):
             log.warning(told, name, hook, repr_of(error), exc_info=error)
         if (is_beginning or times >= MAX_FAILURES) and name in self._plugins:
             # Switched off it would be in no checkpoint, and its part still in the run.
-            if hook != "on_close" and (made := self._lasting(name)):
+            if hook != "on_close" and (made := lasting(name, self.made)):
                 add_note(error, f"plugin {name!r} {made}; its failure ends the run")
                 raise error
             why = f"switched off as {hook} raised {repr_of(error)}"
@@ -342,12 +348,7 @@ class Bus(Slots):
             self.off[name] = plugin, why
             self._switch_off(name, hook, arguments)
 
-    def _lasting(self, name: str) -> str:
-        """Return why a plugin cannot leave a run that goes on, ``""`` if it can."""
-        made = next((each.hook for each in self.made if each.name == name), "")
-        return made and f"cannot leave the run, where what its {made} made stays"
-
-    def _switch_off(self, name: str, hook: str, arguments: Mapping[str, Any]) -> None:
+    def _switch_off(self, name: str, hook: str, arguments: Arguments) -> None:
         """Take a failing plugin out; let it release what it holds."""
         _, last = self._take_out(name)
         for impl in last if hook != "on_close" else ():

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils.fetch import _BaseDatasetFetcher
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from training.bus.slots import FILE_PREFIX, Made, note_plugin
+from training.bus.slots import FILE_PREFIX, RAISED_BY, Made, note_plugin
 from training.errors import TrainbusError
 from training.feed.loader_parts import INSIDE, parts_of
 from training.messages.error_texts import notes_of
@@ -47,7 +47,7 @@ def noted(
         users: the loaders that were passed, which parts may have inside.
     Returns: ``error``.
     """
-    is_told = any(note.startswith("raised by plugin") for note in notes_of(error))
+    is_told = any(note.startswith(RAISED_BY) for note in notes_of(error))
     if is_told or isinstance(error, TrainbusError):
         return error
     own = [each for loader in users for each in parts_of(loader, INSIDE)]

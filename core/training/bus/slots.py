@@ -8,7 +8,7 @@ then. Failure isolation and time accounting are compiled in only where asked for
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +16,7 @@ import pluggy
 
 from training.hooks.answers import checked_answer
 from training.hookspecs import HOOKS
-from training.messages.error_texts import add_note
+from training.messages.error_texts import add_note, notes_of
 
 if TYPE_CHECKING:
     from training.bus.meter import Meter
@@ -24,11 +24,16 @@ if TYPE_CHECKING:
 #: What the file names of compiled slots begin with, in tracebacks.
 FILE_PREFIX = "<bus slot "
 
+#: What the note begins with that says which plugin has raised an error.
+RAISED_BY = "raised by plugin"
+
 #: Kept: the runs of a process mostly have the same plugins.
 _compile = functools.lru_cache(maxsize=256)(compile)
 
+#: What a hook is called with, by name.
+Arguments = Mapping[str, Any]
 #: (name, plugin, hook, error, hook arguments) -> None, for a failure to go on after.
-OnFailure = Callable[[str, Any, str, Exception, Mapping[str, Any]], None]
+OnFailure = Callable[[str, Any, str, Exception, Arguments], None]
 
 
 class Made(NamedTuple):
@@ -148,7 +153,7 @@ def compile_slot(
 def call(
     impl: pluggy.HookImpl,
     hook: str,
-    arguments: Mapping[str, Any],
+    arguments: Arguments,
     meter: Meter | None,
 ) -> Any:
     """Return what one listener says, where each is to be asked by itself."""
@@ -188,7 +193,7 @@ def note_culprit(
     error: BaseException,
     impl: pluggy.HookImpl,
     hook: str,
-    arguments: Mapping[str, Any],
+    arguments: Arguments,
 ) -> None:
     """Write on ``error`` which plugin raised it, in which hook and at which step."""
     step = getattr(arguments.get("trainer"), "step", None)
@@ -199,8 +204,22 @@ def note_plugin(
     error: BaseException, name: str, plugin: Any, place: str, step: int | None
 ) -> None:
     """Write on ``error``, once, that ``plugin`` raised it in the method ``place``."""
+    if is_of_another(error, name):
+        return  # this one has only asked
     where = "" if step is None else f" at step {step}"
-    add_note(error, f"raised by plugin {name!r} ({describe(plugin)}) in {place}{where}")
+    add_note(error, f"{RAISED_BY} {name!r} ({describe(plugin)}) in {place}{where}")
+
+
+def is_of_another(error: BaseException, name: str) -> bool:
+    """Whether ``error`` says that another plugin than ``name`` has raised it."""
+    told = next((n for n in notes_of(error) if n.startswith(RAISED_BY)), None)
+    return told is not None and not told.startswith(f"{RAISED_BY} {name!r} (")
+
+
+def lasting(name: str, made: Iterable[Made]) -> str:
+    """Return why a plugin cannot leave a run that goes on, ``""`` if it can."""
+    hook = next((each.hook for each in made if each.name == name), "")
+    return hook and f"cannot leave the run, where what its {hook} made stays"
 
 
 def describe(plugin: Any) -> str:

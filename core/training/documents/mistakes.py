@@ -9,7 +9,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import inf
+from math import inf, isnan
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -136,6 +136,10 @@ def _expected(mistake: Mapping[str, Any], depth: int) -> str:
         return str(mistake["loc"][depth])
     at = mistake.get("ctx", {})
     kind = "finite_number" if at.get("lt") == inf else mistake["type"]
+    given = mistake.get("input")
+    is_nan = isinstance(given, float) and isnan(given)
+    if is_nan and kind != "finite_number" and at.keys() & {"ge", "gt", "le", "lt"}:
+        return "a number"  # no bound is what is wrong with it
     rule = _EXPECTED.get(kind)
     if rule is None:
         return str(mistake["msg"]).partition(" should be ")[2]

@@ -103,8 +103,8 @@ def summary(trainer: TrainerView) -> Mapping[str, Any] | None:
         stands in the record under the plugin's name.
     Order: bus order: of two paths with one label the first one stands.
     Errors: the record is written without the answers. Then the run ends as it does with
-        an error in ``on_train_end``; but a run in Python whose record nobody asked for,
-        or that had failed already, is told of it in a warning.
+        an error in ``on_train_end``; but of a run that had failed already, and where
+        somebody is shown how far one is, it is a warning.
     """
 
 

@@ -31,11 +31,11 @@ class Clock(Callback):
         self.now += self.seconds
 
 
-def run(make_trainer, verbose, stream, seconds=1.0, **options):
+def run(make_trainer, verbose, stream, seconds=1.0, callbacks=(), **options):
     clock = Clock(seconds)
     bar = ProgressBarCallback(verbose)
     bar.stream, bar.clock = stream, lambda: clock.now
-    trainer = make_trainer(bar, clock, **options)
+    trainer = make_trainer(bar, clock, *callbacks, **options)
     trainer.train()
     return stream.getvalue()
 
@@ -233,3 +233,18 @@ def test_an_epoch_line_shows_metrics_and_hides_counters():
     row = {"epoch": 1, "step": 4, "update": 4, "lr": 3e-5, "val_loss": 0.12345}
     line = epoch_line(Outcome({**row, "seconds": 61.0}, num_epochs=5))
     assert line == "epoch 1/5  val_loss 0.1235  lr 3e-05  1:01"
+
+
+def test_a_plugin_that_cannot_say_what_it_has_costs_marks_and_one_warning(
+    make_trainer, caplog
+):
+    class Broken(Callback):
+        name, hook_api = "broken", ">=1.1,<2"
+
+        def summary(self):
+            raise OSError("boom")
+
+    written = run(make_trainer, 1, io.StringIO(), callbacks=(Broken(),))
+    assert "epoch 2/2" in written
+    (told,) = [each for each in caplog.messages if "marked" in each]
+    assert "OSError('boom'), raised by plugin 'broken' (" in told

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,6 +76,59 @@ def test_d35_what_another_process_tells_is_marked(
     monkeypatch.setenv("RANK", "0")
     _, _, errors = command("run", "missing.yaml")
     assert errors.startswith("trainbus: error: ")
+
+
+TALKERS = ("mine", "training.loop.loop", "training.bus.bus")
+TALKS = f"""\
+import logging
+from training import Callback
+
+class Talks(Callback):
+    name = "talks"
+
+    def on_step_end(self, trainer):
+        pass
+
+for name in {TALKERS}:
+    logging.getLogger(name).warning("warned by %s", name)
+logging.getLogger("mine").error("an error")
+try:
+    raise OSError("no disk")
+except OSError as error:
+    logging.getLogger("mine").warning("it failed", exc_info=error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("rank", "shown"),
+    [
+        (
+            "0",
+            [*(f"warned by {each}" for each in TALKERS), "an error", "it failed"],
+        ),
+        ("1", ["warned by training.bus.bus", "an error", "it failed"]),
+    ],
+)
+def test_d35_of_another_process_are_shown_what_it_alone_can_say_and_no_other_warnings(
+    workplace: Path, rank: str, shown: list[str]
+) -> None:
+    (workplace / "talks.py").write_text(TALKS)
+    started = {**os.environ, "WORLD_SIZE": "2", "RANK": rank}
+    errors = subprocess.run(
+        [sys.executable, "-m", "training", "plan", "run.yaml", "-p", "talks.py:Talks"],
+        env=started,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stderr
+    mark = "" if rank == "0" else "rank 1: "
+    ours = [line for line in errors.splitlines() if line.startswith("trainbus: ")]
+    told = [line for line in ours if any(each in line for each in shown)]
+    levels = ["error" if each == "an error" else "warning" for each in shown]
+    pairs = zip(levels, shown, strict=True)
+    assert told == [f"trainbus: {mark}{level}: {each}" for level, each in pairs]
+    assert ("warned by mine" in errors) == (rank == "0")
+    assert "OSError: no disk" in errors
 
 
 def test_d35_one_configuration_is_complained_of_once_and_reported_by_all(

@@ -20,6 +20,7 @@ from training.app.cli.argument_checks import on_one_line, refusal_of, require_ar
 from training.app.cli.begin_arguments import add_completion, add_init
 from training.app.cli.launched import (
     is_alone,
+    is_said_alone,
     is_told_by_main,
     mark,
     record,
@@ -175,11 +176,11 @@ class _AsOurs(logging.Formatter):
 
 def _prepare_surroundings() -> None:
     """Let warnings read like the rest, and keep libraries from talking over a run."""
-    # What all are warned of is read once.
-    level = logging.WARNING if speaks_for_all() else logging.ERROR
     handler = logging.StreamHandler()
     handler.setFormatter(_AsOurs())
-    logging.basicConfig(handlers=[handler], level=level)
+    if not speaks_for_all():  # what all are warned of is read once
+        handler.addFilter(is_said_alone)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

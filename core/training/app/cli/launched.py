@@ -5,6 +5,7 @@ The main one speaks for all. What another one alone has to tell is marked with i
 
 from __future__ import annotations
 
+import logging
 import os
 
 from training.errors import ConfigError
@@ -12,6 +13,7 @@ from training.hardware.launch import number_started, rank_started
 
 __all__ = [
     "is_alone",
+    "is_said_alone",
     "is_told_by_main",
     "launcher",
     "mark",
@@ -19,6 +21,9 @@ __all__ = [
     "say",
     "speaks_for_all",
 ]
+
+#: Who warns of what has happened in this process, and maybe in no other.
+OF_ONE_PROCESS = ("training.bus.bus", "training.builtin.watchdog")
 
 
 def is_alone() -> bool:
@@ -40,6 +45,16 @@ def speaks_for_all() -> bool:
 def mark() -> str:
     """Return what stands before what another process than the main one tells."""
     return "" if speaks_for_all() else f"rank {rank_started()}: "
+
+
+def is_said_alone(record: logging.LogRecord) -> bool:
+    """Whether a record of another process than the main one is not main's as well.
+
+    Of most warnings all have the same, so main's is read: not of errors, of exceptions
+    that were caught, and of what befalls a plugin here.
+    """
+    is_error = record.levelno >= logging.ERROR or bool(record.exc_info)
+    return is_error or record.name in OF_ONE_PROCESS
 
 
 def launcher() -> str:

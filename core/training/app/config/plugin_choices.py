@@ -125,9 +125,13 @@ class Choices:
         path = ("plugins", name)
         choice = self._choice(name, name)
         choice.trail.append(f"options changed: {change.origin(path)}")
-        if choice.is_active:
+        if choice.is_active and "id" not in entry.get("options", {}):
             return
-        if choice.by:
+        if choice.is_active:
+            told = f"the id of plugin {name!r} is that of the list; write it there: "
+            way = f"- {choice.use}: {{id: ...}}"
+            self.mistakes.append(PluginError(f"{change.place(path)}: {told}{way}"))
+        elif choice.by:
             told = f"plugin {name!r} is switched off by {choice.by}; leave out one of "
             self.mistakes.append(PluginError(f"{change.place(path)}: {told}the two"))
         elif ids := [each.name for each in self._meant_by(name)]:

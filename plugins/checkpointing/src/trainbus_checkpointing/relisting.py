@@ -36,10 +36,10 @@ def relisted(folder: Path, known: Iterable[tuple[str, int]]) -> list[Entry]:
 
     Args:
         folder: where they lie.
-        known: (file, step) pairs.
+        known: (file, step) pairs, which several may have told.
     """
     entries = {}
-    for name, step in known:
+    for name, step in dict.fromkeys(known):
         if files.is_bare_name(name) and (folder / name).exists():
             try:
                 entry = _entry(folder / name, read_checkpoint(folder / name))

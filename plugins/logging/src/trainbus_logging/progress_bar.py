@@ -78,6 +78,7 @@ class ProgressBarCallback(Callback):
         self._close()
         self._next_look = math.inf
         self._ended = self._evaluating_since = None
+        self._standing = replace(self._standing, is_told=False)
         chosen = watched(trainer) if self.columns is None else self.columns
         self._view = view_of(self.stream, self.verbose, chosen)
         if self._view is not None:
@@ -171,7 +172,7 @@ class ProgressBarCallback(Callback):
 
     def _show_row(self, trainer: Trainer) -> None:
         """Show the line of the epoch that ended last, unless it is there."""
-        before, self._standing = self._standing, Standing.of(trainer)
+        before, self._standing = self._standing, self._standing.now(trainer)
         ended, self._ended = self._ended, None
         if ended is None or self._view is None:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -15,8 +15,6 @@ from torch.optim import Optimizer
 from training.hardware.rng import is_generator
 from training.modules.bytecode import LIBRARIES, is_library, names_in
 
-#: Packages whose hooks around a state save what is theirs, or listen.
-WITH_HOOKS = ("torch.", "training.", "trainbus_")
 #: More than this is no longer what a loss is made of.
 MOST_OBJECTS = 10_000
 #: Longer lists and mappings are data, not parts of a loss.
@@ -52,35 +50,6 @@ def held_in(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     elif place.count(".") < MOST_LEVELS:  # deeper is data, or a list that is in itself
         for name, item in _items_of(value):
             yield from held_in(item, joined(place, name))
-
-
-def own_attributes(optimizer: Optimizer) -> dict[str, Any]:
-    """Return the attributes that torch's own class does not have.
-
-    None of one that saves by itself: it has a ``state_dict`` of its own, or hooks that
-    add to torch's and take that back.
-    """
-    if type(optimizer).state_dict is not Optimizer.state_dict:
-        return {}
-    own = vars(optimizer)
-    puts, *takes = (
-        has_hooks(own.get(f"_optimizer_{name}_hooks", {}))
-        for name in ("state_dict_post", "load_state_dict_pre", "load_state_dict_post")
-    )
-    if puts and any(takes):
-        return {}
-    return {
-        name: value
-        for name, value in own.items()
-        if name not in ("defaults", "param_groups", "state")
-        and not name.startswith("_optimizer_")
-    }
-
-
-def has_hooks(hooks: Mapping[int, Any]) -> bool:
-    """Whether there are hooks that may know of a user's numbers: no library's."""
-    written_in = (getattr(hook, "__module__", None) or "" for hook in hooks.values())
-    return not all(name.startswith(WITH_HOOKS) for name in written_in)
 
 
 def near(function: Any) -> dict[int, str]:

@@ -15,19 +15,15 @@ from torch.optim import Optimizer
 from training.hardware.rng import is_generator
 from training.modules.frozen_weights import WHOLE, sample_of
 from training.modules.plain_names import named_parts, some
-from training.modules.reachable import (
-    NUMBERS,
-    has_hooks,
-    held_in,
-    joined,
-    own_attributes,
-)
+from training.modules.reachable import NUMBERS, held_in, joined
 from training.modules.unsaved_buffers import holds_numbers
 
 log = logging.getLogger(__name__)
 
 #: What torch keeps in each module: it is saved, or no number.
 OF_MODULES = frozenset(vars(nn.Module()))
+#: Packages whose hooks around a state save what is theirs, or listen.
+WITH_HOOKS = ("torch.", "training.", "trainbus_")
 
 #: (place, what is there) of each that may count.
 Held = Iterable[tuple[str, Any]]
@@ -135,13 +131,13 @@ class UnsavedNumbers:
         yield from self._beside()
         optimizer = self._optimizer
         if isinstance(optimizer, Optimizer) and not _is_of_torch(optimizer):
-            yield from _named("optimizer", _inside_of(own_attributes(optimizer)))
+            yield from _named("optimizer", _inside_of(_own_attributes(optimizer)))
 
 
 def _warn_of_inner(optimizer: Optimizer) -> None:
     inner = [
         place
-        for place, each in _inside_of(own_attributes(optimizer))
+        for place, each in _inside_of(_own_attributes(optimizer))
         if is_generator(each)
         or (isinstance(each, Optimizer) and each.state is not optimizer.state)
     ]
@@ -173,6 +169,29 @@ def _own_of(module: nn.Module) -> dict[str, Any]:
     }
 
 
+def _own_attributes(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the attributes that torch's own class does not have.
+
+    None of one that saves by itself: it has a ``state_dict`` of its own, or hooks that
+    add to torch's and take that back.
+    """
+    if type(optimizer).state_dict is not Optimizer.state_dict:
+        return {}
+    own = vars(optimizer)
+    puts, *takes = (
+        _has_hooks(own.get(f"_optimizer_{name}_hooks", {}))
+        for name in ("state_dict_post", "load_state_dict_pre", "load_state_dict_post")
+    )
+    if puts and any(takes):
+        return {}
+    return {
+        name: value
+        for name, value in own.items()
+        if name not in ("defaults", "param_groups", "state")
+        and not name.startswith("_optimizer_")
+    }
+
+
 def _is_of_torch(holder: Any) -> bool:
     return type(holder).__module__.startswith("torch.")
 
@@ -187,14 +206,20 @@ def _saves_more(module: nn.Module) -> bool:
     def has_own(name: str) -> bool:
         return getattr(type(module), name) is not getattr(nn.Module, name)
 
-    saves = has_own("_save_to_state_dict") or has_hooks(module._state_dict_hooks)
+    saves = has_own("_save_to_state_dict") or _has_hooks(module._state_dict_hooks)
     loads = (
         has_own("_load_from_state_dict")
-        or has_hooks(module._load_state_dict_pre_hooks)
-        or has_hooks(module._load_state_dict_post_hooks)
+        or _has_hooks(module._load_state_dict_pre_hooks)
+        or _has_hooks(module._load_state_dict_post_hooks)
     )
     whole = has_own("state_dict") and has_own("load_state_dict")
     return has_own("get_extra_state") or whole or (saves and loads)
+
+
+def _has_hooks(hooks: Mapping[int, Any]) -> bool:
+    """Whether there are hooks that may know of a user's numbers: no library's."""
+    written_in = (getattr(hook, "__module__", None) or "" for hook in hooks.values())
+    return not all(name.startswith(WITH_HOOKS) for name in written_in)
 
 
 def _is_kept(module: nn.Module) -> bool:

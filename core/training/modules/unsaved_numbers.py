@@ -25,8 +25,8 @@ OF_MODULES = frozenset(vars(nn.Module()))
 #: Packages whose hooks around a state save what is theirs, or listen.
 WITH_HOOKS = ("torch.", "training.", "trainbus_")
 
-#: (place, what is there) of each that may count.
-Held = Iterable[tuple[str, Any]]
+#: Its dotted place, and what is there.
+Held = tuple[str, Any]
 
 
 class UnsavedNumbers:
@@ -47,7 +47,7 @@ class UnsavedNumbers:
         self,
         modules: Mapping[str, nn.Module],
         optimizer: Optimizer | None = None,
-        beside: Callable[[], Held] = tuple,
+        beside: Callable[[], Iterable[Held]] = tuple,
     ) -> None:
         self._modules, self._optimizer, self._beside = dict(modules), optimizer, beside
         if isinstance(optimizer, Optimizer):
@@ -123,15 +123,15 @@ class UnsavedNumbers:
         for state in getattr(self._optimizer, "state", {}).values():
             yield from (each for _, each in held_in(state) if isinstance(each, Tensor))
 
-    def _held(self) -> Iterator[tuple[str, Any]]:
-        """Yield name and value of all that no checkpoint asks for its numbers."""
+    def _held(self) -> Iterator[Held]:
+        """Yield all attributes and variables that no checkpoint asks for."""
         for name, module in named_parts(self._modules):
             if not (_saves_more(module) or _is_kept(module)):
-                yield from _named(name, _inside_of(_own_of(module)))
+                yield from _inside_of(_own_of(module), name)
         yield from self._beside()
         optimizer = self._optimizer
         if isinstance(optimizer, Optimizer) and not _is_of_torch(optimizer):
-            yield from _named("optimizer", _inside_of(_own_attributes(optimizer)))
+            yield from _inside_of(_own_attributes(optimizer), "optimizer")
 
 
 def _warn_of_inner(optimizer: Optimizer) -> None:
@@ -150,13 +150,10 @@ def _warn_of_inner(optimizer: Optimizer) -> None:
         )
 
 
-def _inside_of(attributes: Mapping[str, Any]) -> Held:
+def _inside_of(attributes: Mapping[str, Any], of: str = "") -> Iterator[Held]:
     # One by one: a long list is data, but a class may have many attributes.
-    return [each for name, value in attributes.items() for each in held_in(value, name)]
-
-
-def _named(holder: str, held: Held) -> Iterator[tuple[str, Any]]:
-    return ((joined(holder, place), value) for place, value in held)
+    for name, value in attributes.items():
+        yield from ((joined(of, place), each) for place, each in held_in(value, name))
 
 
 def _own_of(module: nn.Module) -> dict[str, Any]:

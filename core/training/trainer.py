@@ -160,7 +160,7 @@ class Trainer:
         how = step_fn if loss_fn is None else loss_fn
         self._weigher_of = partial(weigher_of, loss_per, forward, loss_fn, how is None)
         self.model, given = checked_model(model), checked_callbacks(callbacks or ())
-        self.criterion = Criterion(how, model, given, is_step=step_fn is not None)
+        self.criterion = Criterion(how, model, given)
         self.bus, self._configured = Bus(), ConfiguredOptions()
         keep_frozen(model, optimizer)
         self.train_dataloader = train_dataloader

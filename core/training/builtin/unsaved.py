@@ -36,6 +36,6 @@ def watch_unsaved(
     warn_of_drawn(trainer.criterion.generators, [*order.generators, *kept])
     modules = {"model": trainer.model, **trainer.criterion.held_modules()}
     beside = partial(trainer.criterion.reached, [*trainer.plugins.values(), *kept])
-    of_model = trainer.criterion.of_model
-    numbers = UnsavedNumbers(modules, trainer.optimizer, beside, of_model)
+    numbers = UnsavedNumbers(modules, trainer.optimizer, beside)
     state.unsaved.extend((UnsavedBuffers(modules), numbers))
+    state.before_evaluation.append(numbers.look)

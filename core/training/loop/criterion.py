@@ -27,8 +27,6 @@ from training.modules.frozen_weights import mark_of
 from training.modules.plain_names import load_weights, some, weights_of
 from training.modules.reachable import (
     Found,
-    first_argument,
-    is_of_numpy,
     joined,
     kept_by,
     near,
@@ -48,9 +46,7 @@ class Criterion:
         function: ``loss_fn`` or ``step_fn``; None: nothing is kept.
         model: its own weights are left out.
         callbacks: what they hold is in their states.
-        is_step: whether the function is called with the model.
     Attributes:
-        of_model: what the function calls the model that it is given, or nothing.
         module: the module that ``function`` is or is a method of, unless that is (a
             part of) the model or contains it; else None.
         optimizers: those that ``function``, a module that it holds, or the model has,
@@ -65,11 +61,9 @@ class Criterion:
         function: Callable[..., Any] | None,
         model: nn.Module,
         callbacks: Iterable[Any] = (),
-        is_step: bool = False,
     ) -> None:
         owner = getattr(function, "__self__", function)
         self._model, self._function, self._callbacks = model, function, callbacks
-        self.of_model = first_argument(function) if is_step else ""
         self.name = "the model's own" if function is None else name_of(function)
         #: Place -> mark of what came to be there in a run, if training moves it.
         self._late: dict[str, Any] = {}
@@ -95,7 +89,7 @@ class Criterion:
         optimizers: dict[str, Optimizer] = {}
         generators: dict[str, Any] = {}
         model, own = self._model, set[Any](self._model.modules())
-        found, _ = reachable(self._function, self._callbacks)
+        found = reachable(self._function, self._callbacks)
         # By the names that they had before attributes of objects were looked at, too.
         self._near = near(self._function)
         found = [(self._near.get(id(held), place), held) for place, held in found]
@@ -174,13 +168,14 @@ class Criterion:
             n for n in names if any(n == at or n.startswith(f"{at}.") for at in places)
         }
 
-    def reached(self, passed_over: Iterable[Any]) -> dict[str, Found]:
-        """Return what can be reached from the function now, by the function's name.
+    def reached(self, passed_over: Iterable[Any]) -> Found:
+        """Return what can be reached from the function now, below the function's name.
 
         Args:
             passed_over: objects that others save.
         """
-        return {self.name: reachable(self._function, passed_over)}
+        found = reachable(self._function, passed_over)
+        return [(joined(self.name, place), held) for place, held in found]
 
     def to(self, device: torch.device) -> None:
         """Move the loss's own module; what a function merely uses is its owner's."""
@@ -230,7 +225,7 @@ def _is_plain(value: Any) -> bool:
     # What was computed belongs to a graph of some step, not to a state.
     if isinstance(value, Tensor):
         return not (value.is_leaf and value.requires_grad)
-    return type(value) in (int, float) or is_of_numpy(value)
+    return type(value) in (int, float)
 
 
 def _tensors_of(held: Held) -> dict[str, Any]:

@@ -213,7 +213,7 @@ class Loop:
     def _serve_requests(self) -> None:
         """Evaluate and save where that was asked for; what is asked meanwhile waits."""
         # Waits for the device: who measures or saves needs the true counters.
-        self.state.verdicts.settle()
+        self.state.settle()
         if (reason := self.state.requests.take("evaluation")) is not None:
             self._evaluate(reason)
         self.state.progress.served = True
@@ -227,7 +227,7 @@ class Loop:
     def _end_epoch(self, complete: bool, seconds: float) -> None:
         """Evaluate, decide, report and save, in this order."""
         state, progress, requests = self.state, self.state.progress, self.state.requests
-        state.verdicts.settle()
+        state.settle()
         means = progress.means()  # reads of the device
         # A copy, to go back to if the run leaves during the evaluation.
         number, before = progress.epoch + 1, replace(progress)

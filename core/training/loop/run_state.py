@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,7 @@ class RunState:
             ``loader``, ``rng``); empty as soon as that stands.
         begun_with: lengths of the data and other settings before a hook changed them.
         unsaved: what modules move and no checkpoint holds, watched from set-up on.
+        before_evaluation: those who look at what training has left.
     """
 
     def __init__(
@@ -77,6 +78,16 @@ class RunState:
         self.owed: dict[str, Any] = {}
         self.begun_with: dict[str, Any] = {}
         self.unsaved: list[UnsavedBuffers | UnsavedNumbers] = []
+        self.before_evaluation: list[Callable[[], None]] = []
+
+    def settle(self) -> None:
+        """Count all attempts and let the rest be seen as training has left it.
+
+        Call it where training pauses, before anybody evaluates. Waits for the device.
+        """
+        self.verdicts.settle()
+        for look in self.before_evaluation:
+            look()
 
     @property
     def update(self) -> int:

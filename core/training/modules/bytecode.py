@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dis
 import functools
-import inspect
 import sysconfig
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType
 
 import torch
 
@@ -38,16 +37,6 @@ def names_in(code: CodeType) -> tuple[list[str], frozenset[str]]:
             globals_ += names_in(inner)[0]
             read |= names_in(inner)[1]
     return list(dict.fromkeys(globals_)), frozenset(read)
-
-
-@functools.lru_cache(maxsize=1000)
-def methods_of(cls: type) -> tuple[CodeType, ...]:
-    """Return the code of methods of a class, and of its bases, that is a user's."""
-    # Behind decorators: torch wraps the ``step`` of each optimizer.
-    attributes = (each for base in cls.__mro__ for each in vars(base).values())
-    own = (inspect.unwrap(f) for f in attributes if isinstance(f, FunctionType))
-    codes = [each.__code__ for each in own if isinstance(each, FunctionType)]
-    return tuple(each for each in codes if not is_library(each.co_filename))
 
 
 def is_library(path: str) -> bool:

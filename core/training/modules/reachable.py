@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Set
-from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from collections.abc import Iterable, Iterator
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
-from training.modules.bytecode import LIBRARIES, is_library, methods_of, names_in
+from training.modules.bytecode import LIBRARIES, is_library, names_in
 
-#: Packages whose hooks around a state save what is theirs, or listen.
-WITH_HOOKS = ("torch.", "training.", "trainbus_")
 #: More than this is no longer what a loss is made of.
 MOST_OBJECTS = 10_000
 #: Longer lists and mappings are data, not parts of a loss.
@@ -27,8 +24,8 @@ MOST_LEVELS = 4
 CONTAINERS = (list, tuple, dict, deque)
 NUMBERS = (int, float)
 
-#: (place, what is there), and the code of the functions on the way.
-Found = tuple[list[tuple[str, Any]], Set[CodeType]]
+#: (place, what is there), each once.
+Found = list[tuple[str, Any]]
 
 
 def joined(place: str, name: str) -> str:
@@ -55,71 +52,14 @@ def held_in(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
             yield from held_in(item, joined(place, name))
 
 
-def inside_of(value: Any) -> dict[str, Any]:
-    """Return the attributes of an object of the user's that is no part, or none."""
-    # Of a notebook's classes there is no file.
-    file = getattr(sys.modules.get(type(value).__module__), "__file__", None) or ""
-    is_users = isinstance(value, SimpleNamespace) or not is_library(file)
-    if _counts(value) or not is_users or isinstance(value, (ModuleType, type)):
-        return {}
-    return {} if _is_opaque(value) else getattr(value, "__dict__", {})
-
-
-def own_attributes(optimizer: Optimizer) -> dict[str, Any]:
-    """Return the attributes that torch's own class does not have.
-
-    None of one that saves by itself: it has a ``state_dict`` of its own, or hooks that
-    add to torch's and take that back.
-    """
-    if type(optimizer).state_dict is not Optimizer.state_dict:
-        return {}
-    own = vars(optimizer)
-    puts, *takes = (
-        has_hooks(own.get(f"_optimizer_{name}_hooks", {}))
-        for name in ("state_dict_post", "load_state_dict_pre", "load_state_dict_post")
-    )
-    if puts and any(takes):
-        return {}
-    return {
-        name: value
-        for name, value in own.items()
-        if name not in ("defaults", "param_groups", "state")
-        and not name.startswith("_optimizer_")
-    }
-
-
-def has_hooks(hooks: Mapping[int, Any]) -> bool:
-    """Whether there are hooks that may know of a user's numbers: no library's."""
-    written_in = (getattr(hook, "__module__", None) or "" for hook in hooks.values())
-    return not all(name.startswith(WITH_HOOKS) for name in written_in)
-
-
-def is_of_numpy(value: Any) -> bool:
-    """Whether it is a number or an array of numbers of numpy's, not a large one."""
-    numpy = sys.modules.get("numpy")
-    if numpy is None or not isinstance(value, (numpy.ndarray, numpy.number)):
-        return False
-    return value.dtype.kind in "iufc" and value.size <= MOST_OBJECTS
-
-
-def first_argument(function: Any) -> str:
-    """Return what a function calls its first argument, or nothing."""
-    called = function.forward if isinstance(function, nn.Module) else function
-    try:
-        return next(iter(inspect.signature(called).parameters), "")
-    except (TypeError, ValueError):  # of some that are not written in Python
-        return ""
-
-
 def near(function: Any) -> dict[int, str]:
     """Return id -> place of what is found without looking into objects."""
-    search = _Search(function, is_far=False)
-    found = search.found()
+    found = _Search(function, is_far=False).found()
     return {id(each): at for at, each in found if type(each) not in NUMBERS}
 
 
 def reachable(function: Any, passed_over: Iterable[Any] = ()) -> Found:
-    """Return (place, what is there) for all that counts, and the code on the way.
+    """Return (place, what is there) for all that counts.
 
     What counts is modules, optimizers, random generators, tensors and numbers. Of an
     object, a namespace, a class or a module of Python it is what one of the functions
@@ -134,11 +74,11 @@ def reachable(function: Any, passed_over: Iterable[Any] = ()) -> Found:
         known = len(search.read)
         found = list(search.found())
         if len(search.read) == known:  # else a function has named more of what was seen
-            return found, search.codes
+            return found
 
 
 class _Search:
-    """Looks for what can be reached; ``read`` and ``codes`` grow as it does."""
+    """Looks for what can be reached; ``read``, of names, grows as it does."""
 
     def __init__(
         self, function: Any, passed_over: Iterable[Any] = (), is_far: bool = True
@@ -146,7 +86,6 @@ class _Search:
         self._function, self._is_far = function, is_far
         self._passed = set(map(id, passed_over))
         self.read: set[str] = set()
-        self.codes: set[CodeType] = set()
 
     def found(self) -> Iterator[tuple[str, Any]]:
         """Yield (place, what is there), each once."""
@@ -164,9 +103,6 @@ class _Search:
                     yield place, value
                     if isinstance(value, nn.Module):
                         yield from kept_by(value, place)
-                        if not place:  # it is called itself, with the model
-                            kind: type = type(value)
-                            self.codes.update(methods_of(kind))
                     continue
                 parts = list(self._parts_of(value, is_function=not place))
                 stack.append(iter([(joined(place, n), part) for n, part in parts]))
@@ -184,7 +120,6 @@ class _Search:
             if is_function or not is_library(value.__code__.co_filename):
                 names, read = names_in(value.__code__)
                 self.read |= read
-                self.codes.add(value.__code__)
                 yield from _variables(value, names)
                 yield from [(n, v) for n, v in vars(value).items() if n in self.read]
         elif isinstance(value, CONTAINERS):
@@ -208,8 +143,7 @@ def _items_of(value: Any) -> list[tuple[str, Any]]:
 
 def _counts(value: Any) -> bool:
     is_part = isinstance(value, (nn.Module, Optimizer, Tensor))
-    is_number = type(value) in NUMBERS or is_of_numpy(value)
-    return is_part or is_number or is_generator(value)
+    return is_part or type(value) in NUMBERS or is_generator(value)
 
 
 def _is_opaque(value: Any) -> bool:

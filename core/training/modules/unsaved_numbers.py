@@ -1,91 +1,82 @@
-"""Name what modules, an optimizer or a loss move in Python: in no checkpoint."""
+"""Name what modules, an optimizer or a loss move in Python: in no checkpoint.
+
+Nobody reads their code: what moves between saves is named, whatever it is for.
+"""
 
 from __future__ import annotations
 
-import functools
 import logging
-import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
-from training.modules.bytecode import methods_of
-from training.modules.flow import Place
-from training.modules.frozen_weights import WHOLE, mark_of, sample_of
-from training.modules.plain_names import plain_name, some
-from training.modules.reachable import (
-    NUMBERS,
-    Found,
-    has_hooks,
-    held_in,
-    inside_of,
-    is_of_numpy,
-    joined,
-    own_attributes,
-)
+from training.modules.frozen_weights import WHOLE, sample_of
+from training.modules.plain_names import named_parts, some
+from training.modules.reachable import NUMBERS, held_in, joined
 from training.modules.unsaved_buffers import holds_numbers
-from training.modules.updates import Updates, follow, updates_by
 
 log = logging.getLogger(__name__)
 
 #: What torch keeps in each module: it is saved, or no number.
 OF_MODULES = frozenset(vars(nn.Module()))
+#: Packages whose hooks around a state save what is theirs, or listen.
+WITH_HOOKS = ("torch.", "training.", "trainbus_")
 
-#: (place, what is there), and what is updated there.
-Held = tuple[list[tuple[str, Any]], Updates]
+#: Its dotted place, and what is there.
+Held = tuple[str, Any]
 
 
 class UnsavedNumbers:
     """The numbers and tensors among plain attributes, as they are when it is made.
 
-    Not those of torch's own classes, nor of a module or an optimizer that saves more
-    than torch does, by methods or hooks, nor of a metric that is saved.
+    Not those of an optimizer of torch, nor of a module or an optimizer that saves more
+    than torch does, by methods or hooks, nor of a metric that is saved. No tensor that
+    has a graph: it belongs to one step, as a rule, such as a loss that is kept there.
     Optimizers and random generators in the optimizer are warned of at once.
 
     Args:
         modules: part -> module, such as the model.
         optimizer: that of the run.
-        beside: returns name of a function -> what can be reached from it.
-        of_model: what these functions call the model, if they are given it.
+        beside: returns what can be reached from functions of the user.
     """
 
     def __init__(
         self,
         modules: Mapping[str, nn.Module],
         optimizer: Optimizer | None = None,
-        beside: Callable[[], Mapping[str, Found]] = dict,
-        of_model: str = "",
+        beside: Callable[[], Iterable[Held]] = tuple,
     ) -> None:
         self._modules, self._optimizer, self._beside = dict(modules), optimizer, beside
-        self._of_model = of_model
         if isinstance(optimizer, Optimizer):
             _warn_of_inner(optimizer)
-        wholes = self._modules.values()
-        kinds: set[type] = {type(m) for whole in wholes for m in whole.modules()}
-        # Together, so that each file is read once.
-        follow(code for kind in kinds for code in methods_of(kind))
         self._before = self._marks()
-        self._moved: set[tuple[str, int]] = set()
+        self._trained: dict[tuple[str, Hashable], Any] | None = None
+        self._moved: set[str] = set()
         self._told: set[str] = set()
+
+    def look(self) -> None:
+        """Let the next save go by what is there now, as before an evaluation.
+
+        That computes without a graph what has one in training. Waits for the device
+        once for each tensor.
+        """
+        self._trained = self._marks()
 
     def warn_of_moved(self) -> None:
         """Warn, once of each, of those that have moved between saves, twice in a row.
 
-        Once alone may be a cache that has been filled; it is filled again. Waits for
-        the device once for each tensor among them.
+        Once alone may be a cache that has been filled; it is filled again. Looks, if
+        nobody has since the last save.
         """
-        now = self._marks()
-        moved = {
-            name for name, value in now.items() if self._before.get(name) != value
-        } & self._before.keys()
-        self._before = now
+        now = self._marks() if self._trained is None else self._trained
+        before, self._before, self._trained = self._before, now, None
+        moved = {key[0] for key, mark in now.items() if before.get(key, mark) != mark}
         if not moved:  # nothing was trained since the last save
             return
-        again = sorted({name for name, _ in moved & self._moved} - self._told)
+        again = sorted((moved & self._moved) - self._told)
         if again:
             log.warning(
                 "training moves numbers that no checkpoint holds, since they are plain "
@@ -94,38 +85,31 @@ class UnsavedNumbers:
                 "in a buffer, or return it from get_extra_state(), each of the "
                 "optimizer in a group or in its state, each of a step_fn or loss_fn in "
                 "a buffer of a module that it uses, and call persistent(True) of a "
-                "metric; what is only logged needs nothing, nor what a callback sets "
-                "anew, from the step or from its own state",
+                "metric; what nothing in training reads needs nothing, as a loss that "
+                "is kept for a log, nor what is set anew before it is read",
                 some(again),
             )
             self._told.update(again)
         self._moved = moved
 
-    def _marks(self) -> dict[tuple[str, int], Any]:
-        """Return what tells whether each has moved, by name.
+    def _marks(self) -> dict[tuple[str, Hashable], Any]:
+        """Return what differs if it has moved, by name and, of tensors, by kind.
 
-        And by object for tensors that no function reads and then replaces: an input or
-        a loss that is kept there is another one each time, and nothing comes of it.
+        Of another shape it is another one, such as a cache for longer inputs.
         """
         # Of parts of one, as of a sharded model, nobody can have another view.
         whole = [each for each in self._saved() if type(each) in WHOLE]
         saved = {_storage_of(each) for each in whole if holds_numbers(each)}
-        marks: dict[tuple[str, int], Any] = {}
-        for holder, (found, updates) in self._holders():
-            for place, value in found:
-                name = f"{holder}.{place}"
-                counts = updates.counts(place)
-                if isinstance(value, Tensor):
-                    is_plain = _is_plain(value, updates.may_have_graph(place))
-                    if is_plain and _storage_of(value) not in saved:
-                        of = 0 if counts else id(value)
-                        marks[name, of] = _Mark(value, counts)
-                elif is_of_numpy(value) and counts:
-                    # Of another size it is another one, as a cache.
-                    marks[name, value.size] = value.tobytes()
-                # NaN, which differs from itself, is none.
-                elif type(value) in NUMBERS and counts and value == value:
-                    marks[name, 0] = value
+        marks: dict[tuple[str, Hashable], Any] = {}
+        for name, value in self._held():
+            if isinstance(value, Tensor):
+                if _is_plain(value) and _storage_of(value) not in saved:
+                    numbers = sample_of(value).tolist()
+                    # The version counts what is written beside the sample.
+                    marks[name, (value.dtype, value.shape)] = numbers, value._version
+            # NaN, which differs from itself, is none.
+            elif type(value) in NUMBERS and value == value:
+                marks[name, None] = value
         return marks
 
     def _saved(self) -> Iterator[Tensor]:
@@ -139,44 +123,21 @@ class UnsavedNumbers:
         for state in getattr(self._optimizer, "state", {}).values():
             yield from (each for _, each in held_in(state) if isinstance(each, Tensor))
 
-    def _holders(self) -> Iterator[tuple[str, Held]]:
-        """Yield name and attributes of each that no checkpoint asks for its numbers."""
-        beside = self._beside()
-        step = updates_by({code for _, codes in beside.values() for code in codes})
-        # A step_fn is given the model, and a module has those in it: they may carry
-        # something there.
-        by_step = step if self._of_model else Updates()
-        detached = Updates(detached=step.detached)
-        for part, whole in self._modules.items():
-            around: dict[str, Updates] = {}
-            for path, module in whole.named_modules():
-                outer, _, last = path.rpartition(".")
-                by_others = around.get(outer, by_step)
-                cls: type = type(module)
-                around[path] = by_others | _updates_by(cls)
-                by_others = by_others.on(last or self._of_model)
-                updates = by_others | detached | _updates_by(cls)
-                kept = _saves_more(module) or _is_kept(module)
-                own = {} if kept else _own_of(module, updates)
-                if own:
-                    yield joined(part, plain_name(whole, path)), _held_by(own, updates)
-        yield from ((name, (found, step)) for name, (found, _) in beside.items())
+    def _held(self) -> Iterator[Held]:
+        """Yield all attributes and variables that no checkpoint asks for."""
+        for name, module in named_parts(self._modules):
+            if not (_saves_more(module) or _is_kept(module)):
+                yield from _inside_of(_own_of(module), name)
+        yield from self._beside()
         optimizer = self._optimizer
         if isinstance(optimizer, Optimizer) and not _is_of_torch(optimizer):
-            kind: type = type(optimizer)
-            yield "optimizer", _held_by(own_attributes(optimizer), _updates_by(kind))
-
-
-@functools.lru_cache(maxsize=1000)
-def _updates_by(cls: type) -> Updates:
-    return updates_by(methods_of(cls))
+            yield from _inside_of(_own_attributes(optimizer), "optimizer")
 
 
 def _warn_of_inner(optimizer: Optimizer) -> None:
-    found, _ = _held_by(own_attributes(optimizer), Updates())
     inner = [
         place
-        for place, each in found
+        for place, each in _inside_of(_own_attributes(optimizer))
         if is_generator(each)
         or (isinstance(each, Optimizer) and not _is_merged(each, optimizer))
     ]
@@ -209,28 +170,43 @@ def _is_merged(inner: Optimizer, outer: Optimizer) -> bool:
     return takes_back and steps <= own
 
 
-def _held_by(attributes: Mapping[str, Any], updates: Updates) -> Held:
-    """Return what is in attributes; whoever counts in one of them reads it somehow."""
-    numbers = {Place((), n) for n, v in attributes.items() if type(v) in NUMBERS}
+def _inside_of(attributes: Mapping[str, Any], of: str = "") -> Iterator[Held]:
     # One by one: a long list is data, but a class may have many attributes.
-    found = [
-        each
-        for name, value in attributes.items()
-        for each in (*held_in(value, name), *held_in(inside_of(value), name))
-    ]
-    return found, updates | Updates(frozenset(numbers))
+    for name, value in attributes.items():
+        yield from ((joined(of, place), each) for place, each in held_in(value, name))
 
 
-def _own_of(module: nn.Module, updates: Updates) -> dict[str, Any]:
-    """Return the attributes beside what is saved.
+def _own_of(module: nn.Module) -> dict[str, Any]:
+    """Return the attributes beside what is saved; what torch hides it makes anew."""
+    is_of_torch = _is_of_torch(module)
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name not in OF_MODULES and not (is_of_torch and name.startswith("_"))
+    }
 
-    Of torch's own numbers, and what others update: the rest it makes anew.
+
+def _own_attributes(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the attributes that torch's own class does not have.
+
+    None of one that saves by itself: it has a ``state_dict`` of its own, or hooks that
+    add to torch's and take that back.
     """
-    own = {n: v for n, v in vars(module).items() if n not in OF_MODULES}
-    if not _is_of_torch(module):
-        return own
-    counted = {n: v for n, v in own.items() if type(v) in NUMBERS or updates.counts(n)}
-    return {n: v for n, v in counted.items() if not n.startswith("_")}
+    if type(optimizer).state_dict is not Optimizer.state_dict:
+        return {}
+    own = vars(optimizer)
+    puts, *takes = (
+        _has_hooks(own.get(f"_optimizer_{name}_hooks", {}))
+        for name in ("state_dict_post", "load_state_dict_pre", "load_state_dict_post")
+    )
+    if puts and any(takes):
+        return {}
+    return {
+        name: value
+        for name, value in own.items()
+        if name not in ("defaults", "param_groups", "state")
+        and not name.startswith("_optimizer_")
+    }
 
 
 def _is_of_torch(holder: Any) -> bool:
@@ -247,14 +223,20 @@ def _saves_more(module: nn.Module) -> bool:
     def has_own(name: str) -> bool:
         return getattr(type(module), name) is not getattr(nn.Module, name)
 
-    saves = has_own("_save_to_state_dict") or has_hooks(module._state_dict_hooks)
+    saves = has_own("_save_to_state_dict") or _has_hooks(module._state_dict_hooks)
     loads = (
         has_own("_load_from_state_dict")
-        or has_hooks(module._load_state_dict_pre_hooks)
-        or has_hooks(module._load_state_dict_post_hooks)
+        or _has_hooks(module._load_state_dict_pre_hooks)
+        or _has_hooks(module._load_state_dict_post_hooks)
     )
     whole = has_own("state_dict") and has_own("load_state_dict")
     return has_own("get_extra_state") or whole or (saves and loads)
+
+
+def _has_hooks(hooks: Mapping[int, Any]) -> bool:
+    """Whether there are hooks that may know of a user's numbers: no library's."""
+    written_in = (getattr(hook, "__module__", None) or "" for hook in hooks.values())
+    return not all(name.startswith(WITH_HOOKS) for name in written_in)
 
 
 def _is_kept(module: nn.Module) -> bool:
@@ -263,38 +245,10 @@ def _is_kept(module: nn.Module) -> bool:
     return isinstance(flags, dict) and bool(flags) and all(flags.values())
 
 
-def _is_plain(value: Tensor, may_have_graph: bool) -> bool:
+def _is_plain(value: Tensor) -> bool:
     # One that requires gradients is saved, or was computed in some step.
-    is_computed = may_have_graph and not value.is_leaf
-    may_move = is_computed or not value.requires_grad
-    return type(value) in WHOLE and may_move and holds_numbers(value)
+    return type(value) in WHOLE and not value.requires_grad and holds_numbers(value)
 
 
 def _storage_of(value: Tensor) -> int:
     return value.untyped_storage().data_ptr()
-
-
-class _Mark:
-    """Tells whether a tensor was written to, or replaced by one of other numbers.
-
-    The latter only where it counts what is at the place of the tensor.
-    """
-
-    def __init__(self, value: Tensor, counts: bool) -> None:
-        # Another one may get the id of one that is gone.
-        self._object, self._counts = weakref.ref(value), counts
-        self._mark = mark_of(value)
-        self._sample = value.shape, sample_of(value)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Mark):
-            return NotImplemented
-        if self._object() is other._object():
-            return self._mark == other._mark
-        if not self._counts:
-            return True
-        # Of another size it is a cache, which is filled again as it is needed.
-        same_shape = self._sample[0] == other._sample[0]
-        return not same_shape or torch.equal(self._sample[1], other._sample[1])
-
-    __hash__ = None  # type: ignore[assignment]

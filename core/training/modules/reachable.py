@@ -15,6 +15,8 @@ from torch.optim import Optimizer
 from training.hardware.rng import is_generator
 from training.modules.bytecode import LIBRARIES, is_library, names_in
 
+#: Packages whose hooks around a state save what is theirs, or listen.
+WITH_HOOKS = ("torch.", "training.", "trainbus_")
 #: More than this is no longer what a loss is made of.
 MOST_OBJECTS = 10_000
 #: Longer lists and mappings are data, not parts of a loss.
@@ -41,6 +43,12 @@ def kept_by(module: nn.Module, place: str) -> Iterator[tuple[str, Any]]:
         for name, value in vars(part).items():
             if isinstance(value, Optimizer) or (not saves and is_generator(value)):
                 yield joined(joined(place, inner), name), value
+
+
+def has_hooks(hooks: Mapping[int, Any]) -> bool:
+    """Whether there are hooks that may know of a user's numbers: no library's."""
+    written_in = (getattr(hook, "__module__", None) or "" for hook in hooks.values())
+    return not all(name.startswith(WITH_HOOKS) for name in written_in)
 
 
 def held_in(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:

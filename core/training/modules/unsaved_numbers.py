@@ -15,15 +15,13 @@ from torch.optim import Optimizer
 from training.hardware.rng import is_generator
 from training.modules.frozen_weights import WHOLE, sample_of
 from training.modules.plain_names import named_parts, some
-from training.modules.reachable import NUMBERS, held_in, joined
+from training.modules.reachable import NUMBERS, has_hooks, held_in, joined
 from training.modules.unsaved_buffers import holds_numbers
 
 log = logging.getLogger(__name__)
 
 #: What torch keeps in each module: it is saved, or no number.
 OF_MODULES = frozenset(vars(nn.Module()))
-#: Packages whose hooks around a state save what is theirs, or listen.
-WITH_HOOKS = ("torch.", "training.", "trainbus_")
 
 #: Its dotted place, and what is there.
 Held = tuple[str, Any]
@@ -196,7 +194,7 @@ def _own_attributes(optimizer: Optimizer) -> dict[str, Any]:
         return {}
     own = vars(optimizer)
     puts, *takes = (
-        _has_hooks(own.get(f"_optimizer_{name}_hooks", {}))
+        has_hooks(own.get(f"_optimizer_{name}_hooks", {}))
         for name in ("state_dict_post", "load_state_dict_pre", "load_state_dict_post")
     )
     if puts and any(takes):
@@ -223,20 +221,14 @@ def _saves_more(module: nn.Module) -> bool:
     def has_own(name: str) -> bool:
         return getattr(type(module), name) is not getattr(nn.Module, name)
 
-    saves = has_own("_save_to_state_dict") or _has_hooks(module._state_dict_hooks)
+    saves = has_own("_save_to_state_dict") or has_hooks(module._state_dict_hooks)
     loads = (
         has_own("_load_from_state_dict")
-        or _has_hooks(module._load_state_dict_pre_hooks)
-        or _has_hooks(module._load_state_dict_post_hooks)
+        or has_hooks(module._load_state_dict_pre_hooks)
+        or has_hooks(module._load_state_dict_post_hooks)
     )
     whole = has_own("state_dict") and has_own("load_state_dict")
     return has_own("get_extra_state") or whole or (saves and loads)
-
-
-def _has_hooks(hooks: Mapping[int, Any]) -> bool:
-    """Whether there are hooks that may know of a user's numbers: no library's."""
-    written_in = (getattr(hook, "__module__", None) or "" for hook in hooks.values())
-    return not all(name.startswith(WITH_HOOKS) for name in written_in)
 
 
 def _is_kept(module: nn.Module) -> bool:

@@ -99,6 +99,11 @@ class Look:
         """Whether no unit explains it, or rows depend on one another."""
         return self.turns > 0 and not self.live
 
+    @property
+    def belies_said(self) -> bool:
+        """Whether ``step_fn`` said weights that are not those of its gradients."""
+        return "said" in self.shares and "said" not in self.live
+
     def is_over_nothing(self, units: Sized, present: Sized) -> bool:
         """Whether the batch is a mean over nothing, which counts 0 in its window.
 

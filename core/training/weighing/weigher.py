@@ -288,9 +288,8 @@ class Weigher:
         seen = self.look(batch, list(told.live))
         if seen.said is not None:
             told.settle_without_unit()
-            said = seen.shares.get("said")
-            if said is not None and "said" not in seen.live:
-                log.warning("%s", sentences.disagreement(seen, said))
+            if seen.belies_said:
+                log.warning("%s", sentences.disagreement(seen))
             return True
         there = batch.present(told.live)
         if seen.is_over_nothing(told.live, there) and self._num_empty < MOST_BATCHES:

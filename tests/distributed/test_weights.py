@@ -85,7 +85,7 @@ def test_d6_a_loss_that_no_unit_explains_is_refused_by_all(
 def run_measuring_parts() -> str:
     whole = PartWeigher._whole
     PartWeigher._whole = lambda self, part, source: Contents(  # type: ignore[method-assign]
-        self.counts, part, source.issued
+        self.counts, part, len(source.issued), source.issued
     )
     try:
         return run(ByClass)

@@ -44,7 +44,8 @@ class PartWeigher(Weigher):
         """
         weight = self._said(part)
         if weight is None:
-            own = Contents(self.counts, part, source.issued, source.stands_in)
+            samples = None if source.issued is None else len(source.issued)
+            own = Contents(self.counts, part, samples, source.issued, source.stands_in)
             weight = self._weight(own, partial(self._whole, part, source))
         if self.weigh == self.ask and len(self._told.live) <= 1:
             self._find_usual()
@@ -68,8 +69,7 @@ class PartWeigher(Weigher):
         is_first = self._told.unit is None and not self._told.is_settled
         if is_first and not self._subject.strategy.passes_together:
             return super().evaluated(batch, samples)
-        issued = None if samples is None else range(samples)
-        own = Contents(self.counts, batch, issued)
+        own = Contents(self.counts, batch, samples)
         unit, weight, agree = self._told.compared(own)
         if not agree:
             others = [in_words(each) for each in self._told.live if each != unit]
@@ -90,7 +90,7 @@ class PartWeigher(Weigher):
         indices = source.issued.whole
         with untouched([], subject.loader):
             (batch,) = load(subject.loader, indices, [range(len(indices))])
-        return Contents(self.counts, batch, indices)
+        return Contents(self.counts, batch, len(indices), indices)
 
     def _as_before(self, own: Contents) -> float | None:
         return None if self._has_parted(own) else self._told.amount(own)

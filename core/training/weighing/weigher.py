@@ -179,14 +179,15 @@ class Weigher:
 
         Args:
             batch: may say it itself, as ``loss_weight``.
-            issued: the indices of its samples, where a sampler issued them.
+            issued: the indices of its samples, where the run's sampler issued them.
         Raises:
             ConfigError: a window has several, nothing being known; ``loss_per`` is off.
             DataError: the batch does not tell how many there are.
         """
         if (said := self._said(batch)) is not None:
             return said
-        own = Contents(self.counts, batch, issued)
+        samples = None if issued is None else len(issued)
+        own = Contents(self.counts, batch, samples, issued)
         return self._weight(own, lambda: own)
 
     def evaluated(self, batch: Any, samples: int | None = None) -> float:
@@ -198,7 +199,7 @@ class Weigher:
         """
         if (said := self._said(batch)) is not None:
             return said
-        own = Contents(self.counts, batch, None if samples is None else range(samples))
+        own = Contents(self.counts, batch, samples)
         run = self._told
         if run.is_decided:
             return run.amount(own)

@@ -390,6 +390,10 @@ class Contents:
         """Return the units in ``live`` of which it has any, in their order."""
         return [unit for unit in live if self(unit) != 0]
 
+    def whole(self) -> Contents:
+        """Return the contents of the batch that it is."""
+        return self
+
     def defined(self) -> str | None:
         """Return what torch's own cross entropy of it is a mean over, as ``Counts``."""
         return self.counts.defined(self.batch)

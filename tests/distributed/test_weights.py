@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from training import ConfigError, Trainer
 from training.weighing.candidates import Contents
-from training.weighing.part_weigher import PartWeigher
+from training.weighing.part_weigher import PartSearch, PartWeigher
 
 pytestmark = pytest.mark.distributed
 
@@ -85,7 +85,7 @@ def test_d6_a_loss_that_no_unit_explains_is_refused_by_all(
 def run_measuring_parts() -> str:
     whole = PartWeigher._whole
     PartWeigher._whole = lambda self, part, source: Contents(  # type: ignore[method-assign]
-        self.counts, part, source.issued
+        self.counts, part, len(source.issued), source.issued
     )
     try:
         return run(ByClass)
@@ -98,20 +98,20 @@ def test_d6_parts_by_themselves_would_tell_otherwise(two: Ranks) -> None:
 
 
 def run_disagreeing(what: str) -> str:
-    def otherwise(self: PartWeigher, *given: Any) -> bool:
+    def otherwise(self: PartSearch, *given: Any) -> bool:
         own = {
             "unit": f"rank {self._subject.strategy.rank}",
             "scale": self._subject.strategy.rank,
         }
-        setattr(self._told, what, own[what])
+        setattr(self.told, what, own[what])
         return True
 
-    seek = PartWeigher._seek
-    PartWeigher._seek = otherwise  # type: ignore[method-assign]
+    seek = PartSearch._seek
+    PartSearch._seek = otherwise  # type: ignore[method-assign]
     try:
         return run(ByClass)
     finally:
-        PartWeigher._seek = seek  # type: ignore[method-assign]
+        PartSearch._seek = seek  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(

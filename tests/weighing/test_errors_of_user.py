@@ -143,7 +143,9 @@ def test_shares_that_are_no_unit_s_are_told_from_the_nearest(
 
 
 def test_weights_of_a_step_are_told_from_those_of_its_gradients() -> None:
-    said = sentences.disagreement(look_of(0.3334, 0.6666), (1 / 3, 2 / 3))
+    look = look_of(0.3334, 0.6666)
+    look.shares["said"] = 1 / 3, 2 / 3
+    said = sentences.disagreement(look)
     assert "have 0.333333 and 0.666667, but their gradients weigh 0.33" in said
 
 

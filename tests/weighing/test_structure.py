@@ -27,6 +27,7 @@ from training.feed.structure import (
     samples_of,
     take,
 )
+from training.weighing.candidates import Contents, Counts
 from training.weighing.collated import holds_samples_second
 from training.weighing.cut import first_half
 
@@ -358,8 +359,8 @@ def test_the_dimension_of_samples_is_the_one_that_grows_with_them(
 ) -> None:
     rows = list(torch.zeros(4, *shape))
     loader: Any = DataLoader(rows, batch_size=4, collate_fn=collate)  # type: ignore[arg-type]
-    batch = next(iter(loader))
-    assert holds_samples_second(batch, range(4), loader) is is_second
+    batch = Contents(Counts(), next(iter(loader)), 4, range(4))
+    assert holds_samples_second(batch, loader) is is_second
 
 
 def test_a_loader_is_asked_once_where_its_samples_are() -> None:
@@ -372,7 +373,7 @@ def test_a_loader_is_asked_once_where_its_samples_are() -> None:
 
     loader: Any = DataLoader(list(torch.zeros(8, 4)), 4, collate_fn=collate)  # type: ignore[arg-type]
     for batch in loader:
-        assert not holds_samples_second(batch, range(4), loader)
+        assert not holds_samples_second(Contents(Counts(), batch, 4, range(4)), loader)
     assert calls == [4, 1, 2, 3, 4]
 
 
@@ -384,8 +385,8 @@ class LeadsBack:
 
 
 def test_a_batch_that_leads_back_to_itself_has_no_dimension_1_of_samples() -> None:
-    assert not holds_samples_second(LeadsBack(), None, None)
-    assert not holds_samples_second(LeadsBack(), range(3), None)
+    assert not holds_samples_second(Contents(Counts(), LeadsBack()), None)
+    assert not holds_samples_second(Contents(Counts(), LeadsBack(), 3, range(3)), None)
 
 
 def test_half_of_a_batch_has_half_of_the_samples_in_dimension_1() -> None:

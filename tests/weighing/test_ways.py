@@ -28,8 +28,10 @@ from weighing.zoo import (
 from training import Trainer
 from training.errors import ConfigError
 from training.feed.structure import CannotCutError
+from training.loop.forward import make_forward
 from training.weighing.candidates import Counts
 from training.weighing.cut import Masks, has_licence
+from training.weighing.weigher import Weigher
 
 ONES = (1,) * 8
 gpt2 = partial(made, "GPT2")
@@ -204,6 +206,40 @@ def test_a_mean_over_nodes_needs_a_function_and_takes_one() -> None:
     by_nodes = {"loss_per": lambda batch: len(batch[0])}
     whole = graph_update(8, node_step)
     assert difference(graph_update(3, node_step, **by_nodes), whole) < 1e-6
+
+
+class Plain(Dataset[Any]):
+    """Rows of which none is masked; notes who is read."""
+
+    def __init__(self) -> None:
+        self.rows, self.read = torch.randn(8, 3), list[int]()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        self.read.append(row)
+        return {"x": self.rows[row]}
+
+
+def masked_step(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    losses = model(batch["x"]).square().mean(1)
+    mask = batch.get("mask", torch.ones(len(losses)))
+    return (losses * mask).sum() / mask.sum()
+
+
+def test_an_evaluated_batch_that_cannot_be_cut_is_not_judged_by_training_rows() -> None:
+    rows = Plain()
+    weigher = Weigher(None, make_forward(None, masked_step), None, False)
+    weigher.prepare(
+        nn.Linear(3, 2), torch.device("cpu"), DataLoader(rows, batch_size=4)
+    )
+    mask = torch.tensor([1.0, 0.0, 0.0, 1.0])
+    told = {"x": torch.randn(4, 3), "mask": torch.tensor([1.0, 0.0, 1.0, 1.0])}
+    tells_nothing = {"x": torch.randn(4, 3), "mask": mask, "points": torch.randn(9, 2)}
+    assert weigher.evaluated(told, 4) == 3.0
+    assert weigher.evaluated(tells_nothing, 4) == 2.0  # as that before it
+    assert rows.read == []
 
 
 def test_w4_texts_of_one_width_are_told_with_labels_thinned() -> None:

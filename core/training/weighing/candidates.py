@@ -350,20 +350,20 @@ class Contents:
     Attributes:
         counts: counts units.
         batch: on the host.
-        issued: the indices of its samples, where a sampler issued them.
+        samples: in it, where that is known.
+        issued: their indices, where the sampler of the run issued them.
         stands_in: whether it is there in place of an empty part, and counts nothing.
     """
 
     counts: Counts
     batch: Any
+    samples: int | None = None
     issued: Any = None
     stands_in: bool = False
 
     def __call__(self, unit: str) -> float | None:
         """Return how many of ``unit`` are in it; None where it has none."""
-        return self.counts(
-            unit, self.batch, None if self.issued is None else len(self.issued)
-        )
+        return self.counts(unit, self.batch, self.samples)
 
     def needed(self, unit: str) -> float:
         """Return how many of ``unit`` are in it.
@@ -383,13 +383,16 @@ class Contents:
 
     def all(self) -> dict[str, float]:
         """Return unit -> amount for all that it has, preferred ones first."""
-        samples = None if self.issued is None else len(self.issued)
-        amounts = self.counts.all(self.batch, samples)
+        amounts = self.counts.all(self.batch, self.samples)
         return {unit: float(amount) for unit, amount in amounts.items()}
 
     def present(self, live: Iterable[str]) -> list[str]:
         """Return the units in ``live`` of which it has any, in their order."""
         return [unit for unit in live if self(unit) != 0]
+
+    def whole(self) -> Contents:
+        """Return the contents of the batch that it is."""
+        return self
 
     def defined(self) -> str | None:
         """Return what torch's own cross entropy of it is a mean over, as ``Counts``."""

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, default_collate, default_convert
 
 from training.feed.structure import CannotCutError, may_be_second, samples_of
 from training.signals.shield import iterate_shielded, shielded
-from training.weighing.candidates import Counts
+from training.weighing.candidates import Contents, Counts
 from training.weighing.cut import Way, in_two, turns_of
 
 
@@ -65,30 +65,30 @@ def collates_by_itself(loader: Any) -> bool:
     return collate not in (None, default_collate, default_convert)
 
 
-def holds_samples_second(batch: Any, issued: Any, loader: Any) -> bool:
+def holds_samples_second(batch: Contents, loader: Any) -> bool:
     """Whether dimension 1 of ``batch`` holds its samples, as in (time, sample).
 
-    The sampler says how many they are. Where dimension 0 is as long by chance, or
+    It is known how many they are. Where dimension 0 is as long by chance, or
     samples may have been left out of it, one, two and three rows are collated, once for
     each loader: the dimension that grows with them holds samples. Torch's own function
     stacks in 0.
 
     Args:
-        batch: on the host.
-        issued: the indices of its samples, or None.
+        batch: if it was evaluated, its rows are others; any rows tell.
         loader: as for ``Collated``.
     """
-    samples = 0 if issued is None else len(issued)
-    if not may_be_second(batch, samples):
+    samples = batch.samples or 0
+    if not may_be_second(batch.batch, samples):
         return False
     if not collates_by_itself(loader):
-        return samples_of(batch) != samples
+        return samples_of(batch.batch) != samples
     told = _GROWS_SECOND.get(loader) if isinstance(loader, Hashable) else None
     if told is None:
-        told = _grows_second(loader, list(issued)[:3])
+        numbers = range(samples) if batch.issued is None else batch.issued
+        told = _grows_second(loader, list(numbers)[:3])
         if samples > 1 and isinstance(loader, Hashable):  # a row alone tells little
             _GROWS_SECOND[loader] = told
-    return samples_of(batch) != samples if told is None else told
+    return samples_of(batch.batch) != samples if told is None else told
 
 
 def _grows_second(loader: Any, numbers: list[Any]) -> bool | None:

@@ -43,7 +43,7 @@ def look(
         torch.inference_mode(False),
         using_tf32(False),
     ):
-        is_second = holds_samples_second(batch.batch, batch.issued, subject.loader)
+        is_second = holds_samples_second(batch, subject.loader)
         subject = replace(subject, is_second=is_second)
         found = Measurement(subject, kept, batch, live, turns).run()
         part = batch.batch

@@ -66,12 +66,8 @@ class Measurement:
         turns: int,
     ) -> None:
         self._subject, self._kept = subject, kept
-        self._batch, self._issued, self._counts = (
-            batch.batch,
-            batch.issued,
-            batch.counts,
-        )
-        self._samples = None if batch.issued is None else len(batch.issued)
+        self._batch, self._counts = batch.batch, batch.counts
+        self._samples, self._issued = batch.samples, batch.issued
         self._live, self._turns = live, turns
         self._found = found = Look()
         self._said: float | None = None  # by step_fn, of the batch computed last

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,10 +15,12 @@ from training.feed.share import StandIn
 from training.weighing import sentences
 from training.weighing.candidates import Contents
 from training.weighing.collated import load
+from training.weighing.search import Search
 from training.weighing.sentences import WAYS_OUT
 from training.weighing.subject import Look
 from training.weighing.units import in_words
 from training.weighing.untouched import untouched
+from training.weighing.usual_batch import Weigh
 from training.weighing.weigher import Weigher
 
 log = logging.getLogger("training.weighing")
@@ -25,81 +29,37 @@ log = logging.getLogger("training.weighing")
 WHAT = ("unit", "what it may be", "whether it is known", "scale")
 
 
-class PartWeigher(Weigher):
-    """Measures batches, which are the same on all processes, and weighs its own parts.
+@dataclass(slots=True)
+class Part(Contents):
+    """What one process's part of a batch holds.
+
+    Attributes:
+        read: returns the contents of the batch.
+    """
+
+    read: Callable[[], Contents] | None = None
+
+    def whole(self) -> Contents:
+        """Return the contents of the batch that it is a part of."""
+        assert self.read is not None
+        return self.read()
+
+
+class PartSearch(Search):
+    """Measures batches, which are the same on all processes, and weighs their parts.
 
     While several units are left all processes are asked at each batch whether they go
     together in every part: one sum.
-
-    Args:
-        given: as those of ``Weigher``.
     """
 
-    def ask(self, part: Any, source: Any) -> float:
-        """Return what a part that this process trains on counts in its window.
-
-        Args:
-            part: on the host.
-            source: a ``DividedLoader``, or what it told when it had read this part.
-        """
-        weight = self._said(part)
-        if weight is None:
-            own = Contents(self.counts, part, source.issued, source.stands_in)
-            weight = self._weight(own, partial(self._whole, part, source))
-        if self.weigh == self.ask and len(self._told.live) <= 1:
-            self._find_usual()
-        return counted(weight, source)
-
-    def _find_usual(self) -> None:
-        super()._find_usual()
-        if self.weigh != self.ask:
-            weigh = self.weigh
-            self.weigh = lambda part, source: counted(weigh(part, source), source)
-
-    def evaluated(self, batch: Any, samples: int | None = None) -> float:
-        """Return what a batch that is not trained on counts; it decides nothing.
-
-        No other process is asked: some evaluators measure on one alone. Before the
-        first batch of a run whose passes wait for one another nothing is measured,
-        since parts may take unequal numbers of passes.
-        """
-        if (said := self._said(batch)) is not None:
-            return said
-        is_first = self._told.unit is None and not self._told.is_settled
-        if is_first and not self._subject.strategy.passes_together:
-            return super().evaluated(batch, samples)
-        issued = None if samples is None else range(samples)
-        own = Contents(self.counts, batch, issued)
-        unit, weight, agree = self._told.compared(own)
-        if not agree:
-            others = [in_words(each) for each in self._told.live if each != unit]
-            log.warning(
-                "evaluation counts by %s; that the loss is a mean over %s is as likely",
-                *(in_words(str(unit)), " or ".join(others)),
-            )
-        return weight
-
-    def _whole(self, part: Any, source: Any) -> Contents:
-        """Return the batch, which is the same everywhere."""
-        subject = self._subject
-        if subject.strategy.data == "own":  # that of main: there is none of all
-            shared = subject.strategy.on_main(lambda: part)
-            return Contents(self.counts, shared)
-        if source.whole is not None:
-            return Contents(self.counts, source.whole)
-        indices = source.issued.whole
-        with untouched([], subject.loader):
-            (batch,) = load(subject.loader, indices, [range(len(indices))])
-        return Contents(self.counts, batch, indices)
-
     def _as_before(self, own: Contents) -> float | None:
-        return None if self._has_parted(own) else self._told.amount(own)
+        return None if self._has_parted(own) else self.told.amount(own)
 
     def _has_parted(self, own: Contents) -> bool:
         """Whether the units left weigh any process's part unlike those before."""
-        if len(self._told.live) <= 1:
+        if len(self.told.live) <= 1:
             return False
-        differs = not own.stands_in and self._told.has_parted(own)
+        differs = not own.stands_in and self.told.has_parted(own)
         return self._subject.strategy.sum([float(differs)]) != [0.0]
 
     def _compare_resumed(self, batch: Contents) -> None:
@@ -117,13 +77,13 @@ class PartWeigher(Weigher):
             OutOfMemoryError: one of them had no room for any of the batch.
             ConfigError: they have measured it, and not the same.
         """
-        told = self._told
+        told = self.told
         own = told.unit, list(told.live), told.is_settled, told.scale
         every = zip(*self._subject.strategy.gather(own), strict=True)
         for what, found in zip(WHAT, every, strict=True):
             if all(each == found[0] for each in found):
                 continue
-            self._subject.strategy.on_each(partial(_require_room, self._seen))
+            self._subject.strategy.on_each(partial(_require_room, self.seen))
             said = ", ".join(f"{each!r} on rank {r}" for r, each in enumerate(found))
             raise ConfigError(
                 "what the loss is a mean over was measured otherwise in each process "
@@ -132,6 +92,75 @@ class PartWeigher(Weigher):
 
     def _refusal(self, why: str) -> ConfigError:
         return ConfigError(sentences.divided(self._subject.strategy.size, why))
+
+
+class PartWeigher(Weigher):
+    """Weighs this process's parts of batches.
+
+    Args:
+        given: as those of ``Weigher``.
+    """
+
+    _search_kind = PartSearch
+
+    def ask(self, part: Any, source: Any) -> float:
+        """Return what a part that this process trains on counts in its window.
+
+        Args:
+            part: on the host.
+            source: a ``DividedLoader``, or what it told when it had read this part.
+        """
+        return counted(super().ask(part, source), source)
+
+    def _contents(self, part: Any, source: Any) -> Part:
+        issued = source.issued
+        samples = None if issued is None else len(issued)
+        read = partial(self._whole, part, source)
+        return Part(self.counts, part, samples, issued, source.stands_in, read)
+
+    def _usual(self) -> Weigh | None:
+        if len(self._search.told.live) > 1:  # others are asked at each batch
+            return None
+        weigh = super()._usual()
+        if weigh is None:
+            return None
+        return lambda part, source: counted(weigh(part, source), source)
+
+    def evaluated(self, batch: Any, samples: int | None = None) -> float:
+        """Return what a batch that is not trained on counts; it decides nothing.
+
+        No other process is asked: some evaluators measure on one alone. Before the
+        first batch of a run whose passes wait for one another nothing is measured,
+        since parts may take unequal numbers of passes.
+        """
+        if (said := self._said(batch)) is not None:
+            return said
+        told = self._search.told
+        is_first = told.unit is None and not told.is_settled
+        if is_first and not self._subject.strategy.passes_together:
+            return super().evaluated(batch, samples)
+        own = Contents(self.counts, batch, samples)
+        unit, weight, agree = told.compared(own)
+        if not agree:
+            others = [in_words(each) for each in told.live if each != unit]
+            log.warning(
+                "evaluation counts by %s; that the loss is a mean over %s is as likely",
+                *(in_words(str(unit)), " or ".join(others)),
+            )
+        return weight
+
+    def _whole(self, part: Any, source: Any) -> Contents:
+        """Return the batch, which is the same everywhere."""
+        subject = self._subject
+        if subject.strategy.data == "own":  # that of main: there is none of all
+            shared = subject.strategy.on_main(lambda: part)
+            return Contents(self.counts, shared)
+        if source.whole is not None:
+            return Contents(self.counts, source.whole)
+        indices = source.issued.whole
+        with untouched([], subject.loader):
+            (batch,) = load(subject.loader, indices, [range(len(indices))])
+        return Contents(self.counts, batch, len(indices), indices)
 
 
 def counted(weight: float, source: Any) -> float:

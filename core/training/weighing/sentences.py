@@ -19,10 +19,10 @@ WAYS_OUT = "say with loss_per what it is a mean over"
 def verdict(look: Look) -> str:
     """Return what one batch tells, whatever anybody says."""
     if look.said is not None:
-        said = look.shares.get("said")
-        if said is not None and "said" not in look.live:
-            return disagreement(look, said)
-        agrees = "as its gradients weigh" if said else "which was not compared"
+        if look.belies_said:
+            return disagreement(look)
+        is_compared = "said" in look.shares
+        agrees = "as its gradients weigh" if is_compared else "which was not compared"
         return f"loss: a mean over the weight that step_fn says, {agrees}"
     if look.is_none:
         return none(look)
@@ -178,10 +178,10 @@ def evaluated(why: str, counted: str) -> str:
     return f"{why}; the loss is the mean over {counted}: {WAYS_OUT}, to have it exact"
 
 
-def disagreement(look: Look, said: tuple[float, float]) -> str:
+def disagreement(look: Look) -> str:
     """Return that the weights of ``step_fn`` are not those of its loss."""
     assert look.fit is not None
-    theirs, own = _apart(said, (look.fit.x, look.fit.y))
+    theirs, own = _apart(look.shares["said"], (look.fit.x, look.fit.y))
     return (
         f"step_fn says weights of which two parts of {look.sizes[0]} and "
         f"{look.sizes[1]} samples have {theirs}, but their gradients weigh {own}; "

@@ -38,6 +38,8 @@ class Subject:
         model: the bare module, on ``device``, once a run has set it up.
         device: where batches go.
         loader: torch's own, to collate again with, or None.
+        batches_a_window: of a full one, of all processes; with 1 any weight trains
+            alike.
         is_second: whether dimension 1 of the batch holds samples.
         in_full: whether to compute in full precision where the model can.
         has_parted: whether the units that earlier batches left weigh this one unlike.
@@ -54,9 +56,15 @@ class Subject:
     model: nn.Module = field(default_factory=nn.Module)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     loader: Any = None
+    batches_a_window: int = 1
     is_second: bool = False
     in_full: bool = True
     has_parted: bool = False
+
+    @property
+    def has_step(self) -> bool:
+        """Whether a ``step_fn`` computes the loss."""
+        return not self.has_own_loss and self.loss_fn is None
 
 
 @dataclass(slots=True)
@@ -98,6 +106,11 @@ class Look:
     def is_none(self) -> bool:
         """Whether no unit explains it, or rows depend on one another."""
         return self.turns > 0 and not self.live
+
+    @property
+    def belies_said(self) -> bool:
+        """Whether ``step_fn`` said weights that are not those of its gradients."""
+        return "said" in self.shares and "said" not in self.live
 
     def is_over_nothing(self, units: Sized, present: Sized) -> bool:
         """Whether the batch is a mean over nothing, which counts 0 in its window.

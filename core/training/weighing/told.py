@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.weighing.candidates import Contents
 from training.weighing.later_looks import LaterLooks
-from training.weighing.units import OF_LABELS
+from training.weighing.units import OF_LABELS, in_words
 
 if TYPE_CHECKING:
     from training.weighing.fit import Fit
@@ -95,6 +95,11 @@ class Told:
             return None
         is_found = bool(self.live) or self.is_defined
         return True if either == {"shifted_labels"} else False if is_found else None
+
+    @property
+    def verdict(self) -> str:
+        """The unit in words, for people."""
+        return "not known" if self.unit is None else in_words(self.unit)
 
     def on_scale(self, unit: str) -> float:
         """Return what puts an amount of ``unit``, or batches, on that of those before.

@@ -120,7 +120,7 @@ class ModelRunner:
         weight = 1.0
         if is_weighed:
             self._weigher.prepare(self.model, device)
-            weight = self._weigher(batch, None if samples is None else range(samples))
+            weight = self._weigher(batch, samples=samples)
         forward = self._forward
         loss: Tensor | None
         if forward is not None:

@@ -1,0 +1,270 @@
+"""The search for the unit of a loss: which batches are looked at, and what follows."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from training.errors import CheckpointError, ConfigError
+from training.weighing import sentences
+from training.weighing.candidates import Contents
+from training.weighing.later_looks import LaterLooks, is_belied
+from training.weighing.subject import Look, Subject
+from training.weighing.told import Phase, Told
+from training.weighing.units import OF_LABELS, in_words
+
+log = logging.getLogger("training.weighing")
+
+#: Cuts that must agree before a unit is believed: one may lie.
+CUTS = 3
+#: Batches that are looked at before nothing is known.
+MOST_BATCHES = 3
+
+
+class Search:
+    """Weighs batches by what is known of the unit; looks at those that tell more.
+
+    While every batch has as much of each unit in proportion, units cannot be told
+    apart; the first batch that differs is measured before it is used.
+
+    Args:
+        subject: what is measured.
+        told: what is known before.
+        allows_change: whether another unit than that of a checkpoint is taken.
+    Attributes:
+        told: what is known so far.
+        seen: in the batch that was looked at last.
+    """
+
+    def __init__(
+        self, subject: Subject, told: Told, allows_change: bool = False
+    ) -> None:
+        self._subject, self.told, self._allows_change = subject, told, allows_change
+        self.seen = Look()
+        self._reasons: list[str] = []  # why batches told nothing
+        self._num_empty = 0
+        #: What an evaluated batch was counted by before any was trained on.
+        self._untrained_unit: str | None = None
+
+    def weight(self, own: Contents) -> float:
+        """Return what a batch or part counts in its window.
+
+        Raises:
+            ConfigError: a window has several, nothing being known.
+            DataError: the batch does not tell how many there are.
+        """
+        told = self.told
+        if told.phase is Phase.RESUMED:
+            self._compare_resumed(own.whole())
+        if told.phase is Phase.SOUGHT:
+            return self._once_seen(own, self._seek(own.whole()))
+        if told.later.number is not None:
+            # A part is another one in each process.
+            shared = None if self._subject.strategy.is_divided else own.batch
+            if told.later.is_due(shared):
+                self._look_again(own.whole())
+        weight = self._as_before(own)
+        if weight is None:
+            weight = self._once_seen(own, self._decide_late(own.whole()))
+        return weight
+
+    def evaluated(self, batch: Contents) -> float:
+        """Return what a batch that is not trained on counts; it decides nothing."""
+        told = self.told
+        if told.is_decided:
+            return told.amount(batch)
+        if told.unit is None and not told.is_settled:
+            return self._untrained(batch)
+        aside = Search(self._subject, told.beside())
+        weight = aside.weight(batch)
+        told.aside = aside.told
+        return weight
+
+    def _untrained(self, batch: Contents) -> float:
+        """Return what a batch counts that is evaluated before any was trained on.
+
+        It weighs what it tells itself; one that tells nothing, as that before it.
+
+        Raises:
+            DataError: those before it told a unit that it does not tell.
+        """
+        before, unit = self._untrained_unit, batch.defined()
+        if unit is None:
+            seen = self.look(batch)
+            if seen.said is not None:
+                return 1.0  # step_fn says it for the batch itself
+            if seen.is_over_nothing(OF_LABELS, batch.present(OF_LABELS)):
+                return 0.0
+            live = seen.live or [before or _counted(batch)]
+            unit = before if before in live else live[0]
+        if before not in (None, unit):
+            why = sentences.mixed(unit, str(before))
+            log.warning("%s", sentences.aside(in_words(unit), why))
+        self._untrained_unit = unit
+        return 1.0 if unit == "batches" else batch.needed(unit)
+
+    def _as_before(self, own: Contents) -> float | None:
+        """Return what ``own`` counts, None if it is the first to tell units apart."""
+        told = self.told
+        if len(told.live) > 1:
+            _, weight, agree = told.compared(own)
+            return weight if agree else None
+        if told.undecided and told.holds_nothing(own, self.look):
+            return 0.0
+        return told.amount(own)
+
+    def _once_seen(self, own: Contents, is_counted: bool) -> float:
+        """Return what ``own`` counts, now that its batch was looked at."""
+        if not is_counted:
+            return 0.0
+        if self._has_parted(own):
+            self._unknown(sentences.undecided(self.told.live, self.seen.reasons), own)
+        return self.told.amount(own)
+
+    def _has_parted(self, own: Contents) -> bool:
+        """Whether the units left weigh ``own`` unlike the batches before."""
+        return self.told.has_parted(own)
+
+    def _look_again(self, batch: Contents) -> None:
+        """Refuse a unit that a later batch belies."""
+        told = self.told
+        seen = self.look(batch, list(told.live))
+        if is_belied(told.live, seen, told.rest, told.norm):
+            raise self._refusal(sentences.belied(seen, told.verdict))
+
+    def _decide_late(self, batch: Contents) -> bool:
+        """Look at the first batch that tells units apart; return whether it counts."""
+        seen = self.look(batch, list(self.told.live))
+        had = [unit for unit, amount in self.told.live.items() if amount]
+        if seen.is_over_nothing(had, batch.present(had)):
+            return False
+        self._take(seen.live if seen.turns else [], seen, batch)
+        return True
+
+    def _seek(self, batch: Contents) -> bool:
+        """Look at one of the first batches, and decide; return whether it counts."""
+        told = self.told
+        if not told.live:
+            if (unit := self._defined(batch)) is not None:
+                self.told = Told(unit, phase=Phase.SETTLED, is_defined=True)
+                log.info("%s", sentences.defined(unit))
+                return True
+            told.live = batch.all()
+            told.unit = next(iter(told.live), None)
+        if self.may_wait and told.goes_on_alike(batch):
+            told.has_waited = True
+            return True
+        seen = self.look(batch, list(told.live))
+        if seen.said is not None:
+            told.settle_without_unit()
+            if seen.belies_said:
+                log.warning("%s", sentences.disagreement(seen))
+            return True
+        there = batch.present(told.live)
+        if seen.is_over_nothing(told.live, there) and self._num_empty < MOST_BATCHES:
+            self._num_empty += 1
+            if not told.has_counted:
+                self.told = Told()  # the next one is the first
+            return False
+        self._reasons += seen.reasons
+        told.cuts += 0 if seen.is_none else seen.turns
+        # One that tells nothing is a mean over something of which there is any.
+        live = batch.counts.of_torch(seen.live) if seen.turns else there
+        self._take(live, seen, batch)
+        if not told.is_settled:
+            self._decide(seen, batch)
+        told.batches += 1
+        return True
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether each batch is a step, which trains and reports alike by any unit.
+
+        Then a ``step_fn``, which may do more than compute a loss, is called no more
+        often than there are batches.
+        """
+        subject = self._subject
+        is_step = subject.has_step and subject.batches_a_window <= 1
+        return is_step and bool(self.told.live)
+
+    def _decide(self, seen: Look, batch: Contents) -> None:
+        """Believe the unit, or go on looking, or give up."""
+        told, num_batches = self.told, self.told.batches + 1
+        batches_a_window = self._subject.batches_a_window
+        if told.cuts >= CUTS or (num_batches >= MOST_BATCHES and told.cuts):
+            told.phase = Phase.SETTLED
+            is_known = batch.counts.is_torch_loss and len(told.live) == 1
+            may_differ = batches_a_window > 1 and not is_known
+            told.later = LaterLooks(0 if may_differ else None)
+            log.info("%s", sentences.found(seen, list(told.live)))
+            return
+        most = min(MOST_BATCHES, batches_a_window)
+        if not told.cuts and (seen.is_final or num_batches >= most):
+            self._unknown(sentences.unknown(self._reasons), batch)
+
+    def _take(self, live: list[str], seen: Look, batch: Contents) -> None:
+        """Go on with the units in ``live``, if any, on the scale of those before."""
+        if seen.is_none:
+            self._unknown(sentences.none(seen), batch)
+        elif live and not self.told.keep(live, seen.fit):
+            self._unknown(sentences.late(live[0]), batch)
+
+    def look(self, batch: Contents, live: list[str] | None = None) -> Look:
+        """Return what ``batch`` tells, whatever anybody says.
+
+        Args:
+            batch: what is looked at.
+            live: units that earlier batches left; None: all.
+        """
+        from training.weighing.look import look
+
+        told = self.told
+        has_parted = told.phase is not Phase.ASIDE and told.has_parted(batch)
+        subject = replace(self._subject, has_parted=has_parted)
+        self.seen = look(subject, batch, live, CUTS - told.cuts % CUTS)
+        return self.seen
+
+    def _compare_resumed(self, batch: Contents) -> None:
+        """Compare the unit of a checkpoint with what this run's first batch tells."""
+        told = self.told
+        told.phase = Phase.SETTLED
+        if (unit := self._defined(batch)) is not None:
+            live = [unit]
+        else:
+            seen = self.look(batch)
+            live = [] if seen.is_none or seen.said is not None else seen.live
+        # A converged loss has no gradient to tell by.
+        if not live or told.unit in live or set(told.live) & set(live):
+            return
+        if not self._allows_change:
+            raise CheckpointError(sentences.another(str(told.unit), live[0]))
+        amounts = batch.all()
+        told.live = {unit: amounts.get(unit, 0.0) for unit in live}
+        told.unit, told.scale, told.aside = live[0], 1.0, None
+        told.is_defined = unit is not None
+
+    def _defined(self, batch: Contents) -> str | None:
+        """Return the unit of torch's own loss, unless it matters how rows mix."""
+        return None if self._subject.batches_a_window > 1 else batch.defined()
+
+    def _unknown(self, why: str, batch: Contents) -> None:
+        """Refuse, where it matters; else warn, and count samples or batches."""
+        told = self.told
+        if told.phase is Phase.ASIDE:
+            log.warning("%s", sentences.aside(told.verdict, why))
+            told.settle_undecided()
+            return
+        if self._subject.batches_a_window > 1:
+            raise self._refusal(why)
+        words = sentences.evaluated if self._subject.by_losses else sentences.warning
+        counted = _counted(batch)
+        told.settle_without_unit(counted)
+        log.warning("%s", words(why, counted))
+
+    def _refusal(self, why: str) -> ConfigError:
+        return ConfigError(sentences.refusal(self._subject.batches_a_window, why))
+
+
+def _counted(batch: Contents) -> str:
+    """Return what counts where no unit is known: samples, if ``batch`` tells those."""
+    return "batches" if batch("samples") is None else "samples"

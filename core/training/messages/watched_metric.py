@@ -18,7 +18,7 @@ LARGER = frozenset({"acc", "accuracy", "auc", "auroc", "bleu", "f1", "iou", "exa
 SMALLER = frozenset({"loss", "error"})
 
 #: What ``EvaluationCallback`` measures only where it is asked to.
-ASKED_FOR = ("accuracy", "f1")
+ASKED_FOR = ("accuracy", "f1", "mae", "mse")
 
 
 def way_to(name: str, names: Sequence[str]) -> str:

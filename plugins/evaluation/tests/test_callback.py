@@ -164,6 +164,7 @@ def test_names_are_known_before_the_first_step(evaluator, metric, is_refused):
         (Calls(mae=1.0), "mean", r"reports: mae, train_loss\n"),
         (None, "f1", r"EvaluationCallback\(metrics=\['f1'\]\) measures f1\n"),
         (None, "val_accuracy", r"\(metrics=\['accuracy'\]\) measures accuracy\n"),
+        (None, "val_mae", r"\(metrics=\['mae'\]\) measures mae\n"),
         (None, "val_los", r"\(did you mean 'val_loss'\?\)\n"),
     ],
 )

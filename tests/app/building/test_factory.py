@@ -257,3 +257,12 @@ def test_an_optimizer_is_fused_where_its_parameters_are_on_a_gpu(
     model = torch.nn.Linear(2, 2).to(device)
     optimizer = build_optimizer(model, OptimizerConfig(type=kind))
     assert optimizer.defaults["fused"] is (device == "cuda")
+
+
+def test_a_function_as_a_metric_is_none_of_the_tasks(workplace: Path) -> None:
+    def mine(outputs: Any, targets: Any) -> float:
+        return 0.0
+
+    plugins = [{"evaluation": {"metrics": ["loss", mine]}}]
+    with pytest.raises(ConfigError, match=r"metrics has <function.*the task 'vqa'"):
+        create_trainer_from_config("run.yaml", plugins=plugins)

@@ -73,8 +73,8 @@ def _unmeasured(
         if metric not in known:
             yield (
                 f"{config.place(('plugins', name, option))} has {metric!r}"
-                f"{did_you_mean(metric, known)}; with the task {task!r} choose from: "
-                f"{', '.join(known)}"
+                f"{did_you_mean(str(metric), known)}; with the task {task!r} choose "
+                f"from: {', '.join(known)}"
             )
 
 

@@ -13,6 +13,7 @@ from trainbus_evaluation.evaluator import Evaluator, check_not_empty
 from trainbus_evaluation.forward import is_same_device
 from trainbus_evaluation.given import check_given, warn_of_another_model
 from trainbus_evaluation.numbers import name_in_run, numbers_of
+from trainbus_evaluation.own_metrics import Metric, known_now
 from trainbus_evaluation.reading import WhileStaying
 from trainbus_evaluation.sanity import (
     FirstBatches,
@@ -63,8 +64,9 @@ class EvaluationCallback(Callback):
             ``metric_names(dataloader)`` its names are those the first batches give.
         metrics: what the evaluator that is built measures, the loss always among it:
             ``loss``, and metrics of the run's task, or of ``VQAEvaluator`` or
-            ``Evaluator``. None: all of a task and of ``VQAEvaluator``, only the loss
-            of ``Evaluator``.
+            ``Evaluator``; in Python also functions ``(outputs, targets) -> number`` and
+            objects, as ``Evaluator`` takes them. None: all of a task and of
+            ``VQAEvaluator``, only the loss of ``Evaluator``.
         every_n_epochs: epochs between evaluations; None or 0: only the last one.
         every_n_steps: steps between further evaluations; None: none.
         max_new_tokens: longest generated answer, in tokens; None: as long as the model
@@ -82,14 +84,21 @@ class EvaluationCallback(Callback):
 
     name = "evaluation"
     hook_api = ">=1.2,<2"
-    produces: ClassVar[tuple[str, ...]] = ("val_loss", "accuracy", "exact_match", "f1")
+    produces: ClassVar[tuple[str, ...]] = (
+        "val_loss",
+        "accuracy",
+        "exact_match",
+        "f1",
+        "mae",
+        "mse",
+    )
     chooses_metrics: ClassVar = {"metrics": ("loss",)}
 
     @checked_options
     def __init__(
         self,
         evaluator: Any = None,
-        metrics: Annotated[Sequence[str], MinLen(1)] | None = None,
+        metrics: Annotated[Sequence[Metric], MinLen(1)] | None = None,
         every_n_epochs: Annotated[int, Ge(0)] | None = 1,
         every_n_steps: Annotated[int, Ge(0)] | None = None,
         max_new_tokens: Annotated[int, Ge(1)] | None = None,
@@ -104,8 +113,9 @@ class EvaluationCallback(Callback):
             check_given(evaluator, keep_predictions, metrics=metrics, **options)
         self.metrics = metrics
         if metrics is not None:  # no others then
-            chosen = (name for name in metrics if name != "loss")
+            chosen = (name for name in known_now(metrics) if name != "loss")
             self.produces = ("val_loss", *chosen)  # type: ignore[misc]
+            checked_answer("metric_names", self.name, self.produces)
         self.every_n_epochs = every_n_epochs or 0
         self.every_n_steps = every_n_steps or 0
         self.max_new_tokens = max_new_tokens
@@ -149,6 +159,8 @@ class EvaluationCallback(Callback):
             )
         if given is not None:
             warn_of_another_model(given, trainer)
+        if isinstance(self._evaluator, Evaluator):
+            self._evaluator.require_united(trainer.strategy)
         self._seen = self._try_out(trainer) if self.sanity_batches else None
 
     def metric_names(self, trainer: Trainer) -> list[str] | None:

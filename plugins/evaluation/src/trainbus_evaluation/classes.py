@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -130,7 +130,7 @@ class Classes:
         ]
         self._open = next((each[2] for each in found if each[2] is not None), None)
 
-    def results(self, metrics: Sequence[str], use: LabelUse) -> dict[str, float]:
+    def results(self, metrics: Collection[str], use: LabelUse) -> dict[str, float]:
         """Return accuracy and F1, those that ``metrics`` names.
 
         Args:
@@ -237,5 +237,5 @@ def _misfit(logits: Tensor | None, labels: Any, places: list[int]) -> ConfigErro
     return ConfigError(
         "accuracy and f1 need logits (B, C) and class numbers (B,), or (B, C, T) or "
         f"(B, T, C) and (B, T){where}, but the logits are {have} and the labels "
-        f"{kind}; evaluate with metrics=['loss']"
+        f"{kind}; evaluate with metrics=['loss'], or numbers with 'mae' and 'mse'"
     )

@@ -1,4 +1,4 @@
-"""Evaluate any model on labelled batches: loss, accuracy, macro F1."""
+"""Evaluate any model on labelled batches: loss, classes, errors, and one's own."""
 
 from __future__ import annotations
 
@@ -10,23 +10,31 @@ import torch
 from torch import Tensor, nn
 
 from trainbus_evaluation.classes import Classes
+from trainbus_evaluation.compared import Compared
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.metrics import LossMeans
+from trainbus_evaluation.own_metrics import (
+    METRICS,
+    Metric,
+    checked_metrics,
+    refuse_divided,
+)
 from trainbus_evaluation.warned import WarnOnce
 from training import ConfigError, DataError
 from training.plugin import (
     LossFn,
     LossPer,
     StepFn,
+    Strategy,
     batch_to_device,
-    did_you_mean,
     evaluating,
     portions,
     strategy_of,
     without_gradients,
 )
 
-METRICS = ("loss", "accuracy", "f1")
+#: What is told of classes.
+OF_CLASSES = ("accuracy", "f1")
 
 
 class Evaluator:
@@ -44,10 +52,23 @@ class Evaluator:
     as BLIP for VQA, answers with greedy decoding; its whole answer (token ids up to the
     end token) is the class.
 
+    ``mae`` and ``mse`` are the means of the absolute and the squared difference over
+    all numbers of the targets, for outputs (or ``logits``) and targets of fractions
+    that have one shape. A function ``(outputs, targets) -> number`` of your own is
+    called once, with those of the whole loader, in its order and on the CPU, and
+    delivered by its ``__name__``: so all of them are held in memory at once, by each
+    process of several, and twice for as long as batches are joined. An object with
+    ``update(outputs, targets)``, ``compute()`` and ``reset()``, as torchmetrics has
+    them, is given batch after batch on the CPU, after a ``reset``, and holds what it
+    holds; its ``name``, or that of its class, is the metric's, and it is for one
+    process. A batch of weight 0 is left out of all these; what else is padding is for
+    the function to leave out.
+
     Args:
         model: any module; every module's train or eval mode is as before afterwards.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``; None: where the model is.
-        metrics: which of ``loss``, ``accuracy``, ``f1`` to return.
+        metrics: which to return: ``loss``, ``accuracy``, ``f1``, ``mae``, ``mse``, and
+            functions and objects as above.
         loss_fn: ``(outputs, targets) -> 0-d mean loss``. Without it a mapping's loss is
             the model's own, and that of (inputs, targets) is the cross entropy.
         step_fn: ``(model, batch) -> loss``, as the Trainer's. Of what it returns beside
@@ -64,14 +85,14 @@ class Evaluator:
             of the first batch shows, or with ``loss`` among the metrics its unit; where
             neither does, True for logits of a decoder that generates, else False.
     Raises:
-        ConfigError: a metric is unknown, or the device is not there.
+        ConfigError: a metric is unknown or nameless, or the device is not there.
     """
 
     def __init__(
         self,
         model: nn.Module,
         device: str | torch.device | None = None,
-        metrics: Sequence[str] = ("loss",),
+        metrics: Sequence[Metric] = ("loss",),
         loss_fn: LossFn | None = None,
         step_fn: StepFn | None = None,
         *,
@@ -83,7 +104,8 @@ class Evaluator:
         if class_dim == 0:
             raise ConfigError("class_dim is 0, which is the batch; use 1 or -1")
         self.class_dim, self.shift_labels = class_dim, shift_labels
-        self.metrics = checked_metrics(metrics, METRICS)
+        self._chosen = checked_metrics(metrics, METRICS, takes_own=True)
+        self.metrics = tuple(self._chosen)
         self._runner = ModelRunner(
             model, device, loss_fn, step_fn, compute_loss, loss_per
         )
@@ -103,38 +125,51 @@ class Evaluator:
         parts = self._runner.part_names() if "loss" in self.metrics else ()
         return None if parts is None else (*self.metrics, *parts)
 
+    def require_united(self, strategy: Strategy) -> None:
+        """Raise ``ConfigError`` for metrics of parts that nobody can unite."""
+        refuse_divided(self._chosen, strategy)
+
     def evaluate(self, dataloader: Iterable[Any]) -> dict[str, float]:
         """Return the asked-for metrics of the model on ``dataloader``.
 
         Raises:
             DataError: there is no batch, or no label that counts.
-            ConfigError: batches or outputs do not fit the metrics.
+            ConfigError: batches or outputs do not fit the metrics, or one of your own
+                returns no number.
         """
         device = self._runner.place()
-        loss = LossMeans()
+        strategy = strategy_of(dataloader)
+        self.require_united(strategy)
+        loss, compared = LossMeans(), Compared(self._chosen)
         classes = Classes(self.model, self.class_dim, self.shift_labels)
         use = None
-        needs_loss, needs_classes = "loss" in self.metrics, self.metrics != ("loss",)
-        taps = self._runner.with_outputs() if needs_classes else nullcontext()
+        shipped = {name for name, own in self._chosen.items() if own is None}
+        needs_loss = "loss" in shipped
+        needs_classes = not shipped.isdisjoint(OF_CLASSES)
+        needs_outputs = needs_classes or compared.is_needed
+        taps = self._runner.with_outputs() if needs_outputs else nullcontext()
         with evaluating(self.model), without_gradients(), taps:
             for batch, moved, samples, counts in placed(dataloader, device):
                 mean, weight, outputs = self._runner.loss_and_outputs(
                     batch, moved, device, samples, needs_loss
                 )
+                weight = weight if counts else 0.0
                 if needs_loss:
-                    given = weight if counts else 0.0, self._runner.parts
-                    loss.add(_required(mean, outputs), *given)
+                    loss.add(_required(mean, outputs), weight, self._runner.parts)
                 if needs_classes:
                     use = use or self._runner.label_use(batch)
                     classes.add(batch, moved, outputs, mean, use, counts)
-        strategy = strategy_of(dataloader)
+                if compared.is_needed:
+                    compared.add(batch, moved, outputs, weight > 0)
         loss.unite(strategy)
         if use is not None:
             use = self._runner.label_use(batch)  # further batches may have told more
             classes.unite(strategy, use)
         results = {"loss": loss.value()}
         if use is not None:
-            results |= classes.results(self.metrics, use)
+            results |= classes.results(shipped, use)
+        if compared.is_needed:
+            results |= compared.results(strategy)
         if classes.num_nan:
             self._warn_once(
                 "the model returned NaN among the logits of %d labels, which count as "
@@ -142,26 +177,13 @@ class Evaluator:
                 "evaluation data, the model or its precision",
                 classes.num_nan,
             )
-        return {name: results[name] for name in self.metrics} | loss.parts()
-
-
-def checked_metrics(metrics: Sequence[str], choices: Sequence[str]) -> tuple[str, ...]:
-    """Return ``metrics`` without repeats.
-
-    Raises:
-        ConfigError: one is not among ``choices``, or there is none.
-    """
-    if isinstance(metrics, str) or not metrics:
-        raise ConfigError(
-            f"metrics is {metrics!r}; pass a list of: {', '.join(choices)}"
-        )
-    for name in metrics:
-        if name not in choices:
+        parts = loss.parts()
+        for name in parts.keys() & self._chosen:
             raise ConfigError(
-                f"metrics has {name!r}{did_you_mean(str(name), choices)}; choose from: "
-                f"{', '.join(choices)}"
+                f"{name!r} is a metric of your own, and the mean of what step_fn "
+                f"returns as {name.removeprefix('val_')!r}; rename one of them"
             )
-    return tuple(dict.fromkeys(metrics))
+        return {name: results[name] for name in self.metrics} | parts
 
 
 def placed(

@@ -107,7 +107,8 @@ class ModelRunner:
             moved: the same on the device.
             device: where the model is.
             samples: in the batch, where that is known.
-            is_weighed: whether anybody asks for the weight; else it is 1.
+            is_weighed: whether anybody asks for loss and weight; else this is 1, unless
+                the batch says it.
         """
         if self._compute_loss is not None:
             compute = self._compute_loss
@@ -118,7 +119,7 @@ class ModelRunner:
             self._take(parts)
             return mean, weight, outputs
         weight = 1.0
-        if is_weighed:
+        if is_weighed or attribute_of(batch, "loss_weight") is not None:
             self._weigher.prepare(self.model, device)
             weight = self._weigher(batch, samples=samples)
         forward = self._forward
@@ -129,17 +130,21 @@ class ModelRunner:
             )
             self._take(parts)
         else:
-            loss, outputs = self._loss_and_outputs(moved)
+            loss, outputs = self._loss_and_outputs(moved, is_weighed)
         if self._weigher.is_sum and weight and loss is not None:
             loss = loss / weight
         return loss, weight, outputs
 
-    def _loss_and_outputs(self, moved: Any) -> tuple[Tensor | None, Any]:
+    def _loss_and_outputs(
+        self, moved: Any, is_asked: bool = True
+    ) -> tuple[Tensor | None, Any]:
         if isinstance(moved, Mapping):
             outputs = call_model(self.model, moved)
             return _own_loss(outputs), outputs
         targets = targets_of(moved)
         outputs = call_model(self.model, moved[:-1])
+        if not is_asked and _is_of_fractions(targets):
+            return None, outputs  # a cross entropy of numbers is none
         return _cross_entropy(outputs, targets), outputs
 
     def _mean_loss(
@@ -259,10 +264,15 @@ def _own_loss(outputs: Any) -> Tensor | None:
 
 def _cross_entropy(outputs: Any, targets: Any) -> Tensor:
     logits = logits_of(outputs)
-    if logits is None or not isinstance(targets, Tensor) or targets.is_floating_point():
+    is_fit = isinstance(targets, Tensor) and not _is_of_fractions(targets)
+    if logits is None or not is_fit:
         raise ConfigError(
             "the evaluator's own loss is the cross entropy of logits and class "
             f"numbers, but the model returned {type(outputs).__name__}; pass loss_fn "
             "or step_fn"
         )
     return nn.functional.cross_entropy(logits, targets.long())  # torch takes no int32
+
+
+def _is_of_fractions(targets: Any) -> bool:
+    return isinstance(targets, Tensor) and targets.is_floating_point()

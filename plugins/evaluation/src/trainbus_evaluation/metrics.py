@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,11 +53,52 @@ class WeightedMean:
         return float(self._sum) / self._weight if self._weight else math.nan
 
 
+class Means:
+    """Means of batch means by name, each over the batches that have it."""
+
+    def __init__(self) -> None:
+        self._means: dict[str | None, WeightedMean] = {}
+
+    def add(self, values: Mapping[Any, Tensor | float], weight: float) -> None:
+        """Count a batch.
+
+        Args:
+            values: means over its items.
+            weight: their number; 0 leaves the batch out, whatever its means.
+        """
+        if weight <= 0:
+            return
+        for name, value in values.items():
+            self._mean_of(name).add(value, weight)
+
+    def unite(self, strategy: Strategy) -> None:
+        """Count what the other processes counted, too; all of them call it."""
+        if strategy.size == 1:
+            return
+        own = {name: mean.sums() for name, mean in self._means.items()}
+        everywhere = strategy.gather(own)
+        self._means = {}
+        for each in everywhere:
+            for name, sums in each.items():
+                self._mean_of(name).add_sums(*sums)
+
+    def value(self, name: str | None) -> float:
+        """Return a mean so far; NaN before anything counted."""
+        return self._mean_of(name).value()
+
+    def names(self) -> list[str | None]:
+        """Return what there are means of."""
+        return list(self._means)
+
+    def _mean_of(self, name: str | None) -> WeightedMean:
+        return self._means.setdefault(name, WeightedMean())
+
+
 class LossMeans:
     """The mean of a loss, and of each value that a step function returns beside it."""
 
     def __init__(self) -> None:
-        self._means: dict[str | None, WeightedMean] = {LOSS: WeightedMean()}
+        self._means = Means()
 
     def add(self, loss: Tensor, weight: float, parts: Parts) -> None:
         """Count a batch.
@@ -65,33 +108,21 @@ class LossMeans:
             weight: their number; 0 leaves the batch out, whatever its mean.
             parts: means over the same items, by name.
         """
-        if weight <= 0:
-            return
-        for name, value in ((LOSS, loss), *parts.items()):
-            self._mean_of(name).add(value, weight)
+        values: dict[str | None, Tensor | float] = {LOSS: loss}
+        self._means.add(values | {**parts}, weight)
 
     def unite(self, strategy: Strategy) -> None:
         """Count what the other processes counted, too; all of them call it."""
-        if strategy.size == 1:
-            return
-        own = {name: mean.sums() for name, mean in self._means.items()}
-        everywhere = strategy.gather(own)
-        self._means = {LOSS: WeightedMean()}
-        for each in everywhere:
-            for name, sums in each.items():
-                self._mean_of(name).add_sums(*sums)
+        self._means.unite(strategy)
 
     def value(self) -> float:
         """Return the mean loss so far; NaN before anything counted."""
-        return self._means[LOSS].value()
+        return self._means.value(LOSS)
 
     def parts(self) -> dict[str, float]:
         """Return ``val_<name>`` of each part: its mean over the batches that had it."""
-        parts = (name for name in self._means if name != LOSS)
-        return {f"val_{name}": self._means[name].value() for name in parts}
-
-    def _mean_of(self, name: str | None) -> WeightedMean:
-        return self._means.setdefault(name, WeightedMean())
+        names = (name for name in self._means.names() if name != LOSS)
+        return {f"val_{name}": self._means.value(name) for name in names}
 
 
 def accuracy(predicted: Tensor, target: Tensor) -> float:

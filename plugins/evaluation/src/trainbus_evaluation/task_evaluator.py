@@ -9,11 +9,12 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from trainbus_evaluation.evaluator import checked_metrics, placed
+from trainbus_evaluation.evaluator import placed
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.generated import longest_answer
 from trainbus_evaluation.metrics import LossMeans
-from trainbus_evaluation.task_scores import checked_scores
+from trainbus_evaluation.numbers import checked_scores
+from trainbus_evaluation.own_metrics import Metric, checked_metrics
 from trainbus_evaluation.warned import WarnOnce
 from training import ConfigError, checked_options
 from training.plugin import (
@@ -59,7 +60,7 @@ class TaskEvaluator:
         device: str | torch.device | None = None,
         max_new_tokens: Annotated[int, Ge(1)] | None = None,
         num_beams: Annotated[int, Ge(1)] = 1,
-        metrics: Sequence[str] | None = None,
+        metrics: Sequence[Metric] | None = None,
         *,
         compute_loss: ComputeLoss | None = None,
     ) -> None:
@@ -81,11 +82,11 @@ class TaskEvaluator:
     def _start(
         self,
         model: nn.Module,
-        metrics: Sequence[str],
+        metrics: Sequence[Metric],
         known: Sequence[str],
     ) -> None:
         self.model = model
-        self.metrics = checked_metrics(metrics, tuple(known))
+        self.metrics = tuple(checked_metrics(metrics, known))
         #: The rows that were answered last, each with its prediction and scores.
         self.records: list[dict[str, Any]] = []
         self._warn_once = WarnOnce()

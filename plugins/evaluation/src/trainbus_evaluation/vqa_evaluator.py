@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.generated import AnswerTexts, longest_answer, question_of
+from trainbus_evaluation.own_metrics import Metric
 from trainbus_evaluation.task_evaluator import TaskEvaluator
 from trainbus_evaluation.vqa_accuracy import answer_scores
 from training import ConfigError, checked_options
@@ -51,7 +52,7 @@ class VQAEvaluator(TaskEvaluator):
         device: str | torch.device | None = None,
         max_new_tokens: Annotated[int, Ge(1)] | None = None,
         num_beams: Annotated[int, Ge(1), Le(1000)] = 1,
-        metrics: Sequence[str] = METRICS,
+        metrics: Sequence[Metric] = METRICS,
         *,
         compute_loss: ComputeLoss | None = None,
     ) -> None:

@@ -11,10 +11,8 @@ from typing import Any
 from torch.utils.data import DistributedSampler
 
 from training.errors import ConfigError, DataError
-from training.feed.epoch_loader import EpochLoader
-from training.feed.loader_parts import samplers_of
+from training.feed.epoch_loader import EpochLoader, can_skip, samplers_of
 from training.feed.sample_seeds import SeededOrder, apart_from, epoch_seed
-from training.feed.seeded_loader import can_skip
 from training.feed.share import Share, digest, sliced
 from training.hardware.rng import rank_seed
 from training.hardware.strategy import Strategy

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    default_collate,
+    default_convert,
+)
 
 from training.errors import ConfigError
-from training.feed.loader_parts import INSIDE, indices_of, parts_of, samplers_of
+from training.feed.loader_parts import INSIDE, parts_of
+from training.feed.permutation import Permutation
 from training.feed.sample_seeds import (
+    SeededOrder,
     SeededSamples,
+    ShowsOwnDataset,
     apart,
     apart_from,
     drawing_from,
+    draws_nothing,
     epoch_seed,
     set_epoch,
     told_in,
 )
-from training.feed.seeded_loader import (
-    begin_epoch,
-    can_skip,
-    copied,
-    managed_generators,
-    seeded,
-)
-from training.feed.workers import Watched, draw_as_if_new, require_reached
+from training.feed.workers import Issued, Watched, draw_as_if_new, require_reached
 from training.signals.shield import iterate_shielded
 
 log = logging.getLogger(__name__)
@@ -56,6 +66,16 @@ def refuse_one_shot(dataloader: Any, name: str) -> None:
 
 #: What is said of a data set in new workers that has no ``set_epoch``.
 UNTOLD = "; what its dataset counts by itself begins anew: give it a set_epoch"
+#: Samplers whose only randomness is the generator they are given.
+PLAIN_SAMPLERS = (
+    BatchSampler,
+    SequentialSampler,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    DistributedSampler,
+    Permutation,
+)
 
 
 class EpochLoader:
@@ -92,9 +112,9 @@ class EpochLoader:
         self.has_state = _has_state(loader)
         is_all = users is None or users is loader or self.has_state
         self._loaders = [loader] if is_all else [loader, users]
-        self.own_generators, self.generators = managed_generators(self._loaders)
+        self.own_generators, self.generators = _generators_in(self._loaders)
         #: What is iterated: ``loader``, or a copy that knows what it reads.
-        self.reading = seeded(loader, seed)
+        self.reading = _seeded(loader, seed)
         self._loader_states: dict[int, Any] = {}
         #: The batches of the current epoch, where they come from indices.
         self.watched: Watched | None = None
@@ -173,7 +193,7 @@ class EpochLoader:
         for each in self._lasting:
             each._iterator = None  # ends them
         if self.reading is not self.loader:
-            begin_epoch(self.reading, epoch)
+            _begin(self.reading, epoch)
         with drawing_from(epoch_seed(self.seed, epoch)):
             return self._iterate(epoch, skip, loader_state)
 
@@ -194,7 +214,7 @@ class EpochLoader:
             return self._iterate_stateful(epoch, skip, loader_state)
         loader: Any = self.reading
         if can_skip(loader):
-            issued, rest = indices_of(loader), loader
+            issued, rest = _indices_of(loader), loader
             if skip:  # no worker of it persists: the next epoch is read whole
                 rest = copied(loader, loader.dataset, _Rest(issued, skip), False)
             # First, as a new iterator would: the order is drawn from what comes after.
@@ -281,7 +301,94 @@ def _read_and_drop(batches: Iterator[Any], skip: int, level: int) -> None:
         require_reached(skip, sum(1 for _ in itertools.islice(batches, skip)))
 
 
+def can_skip(loader: Any) -> bool:
+    """Whether it iterates over its sampler; a subclass may do otherwise."""
+    return type(loader) is DataLoader and not isinstance(
+        loader.dataset, IterableDataset
+    )
+
+
 def _has_state(loader: Any) -> bool:
     # The protocol of torchdata's StatefulDataLoader; one of accelerate may be without.
     has_state = getattr(loader, "use_stateful_dataloader", True)
     return has_state and all(hasattr(loader, f"{n}state_dict") for n in ("", "load_"))
+
+
+def _seeded(loader: Any, seed: int) -> Any:
+    """Return a loader of the same batches whose randomness (seed, epoch) decides."""
+    if not can_skip(loader):
+        return loader
+    if not loader.in_order:
+        log.warning(
+            "train_dataloader has in_order=False, and is read in order: which batches "
+            "came first would be chance, and a resumed run could not tell what is left"
+        )
+    dataset = loader.dataset
+    # A collate function may draw, too; then the seeds of its samples decide.
+    is_known = getattr(dataset, "is_deterministic", False) or (
+        loader.collate_fn in (default_collate, default_convert)
+    )
+    lasts = loader.persistent_workers
+    # Workers that persist hear of an epoch by what is wrapped around the data set.
+    is_told = lasts and any(hasattr(each, "set_epoch") for each in told_in(loader))
+    if is_told or not (is_known and draws_nothing(dataset)):
+        dataset = SeededSamples(dataset, seed, loader.collate_fn, is_shared=lasts)
+    indices = _indices_of(loader)
+    # A sampler that is not known may draw from the global generators.
+    if any(type(each) not in PLAIN_SAMPLERS for each in samplers_of(loader)):
+        indices = SeededOrder(indices, seed)
+    issued = Issued(indices, loader)
+    reading = copied(loader, dataset, issued, lasts)
+    if dataset is not loader.dataset:
+        reading.worker_init_fn = ShowsOwnDataset(loader.worker_init_fn)
+    return reading
+
+
+def _begin(loader: Any, epoch: int) -> None:
+    if isinstance(loader.dataset, SeededSamples):
+        loader.dataset.begin(epoch)
+    indices = getattr(_indices_of(loader), "indices", None)
+    if isinstance(indices, SeededOrder):
+        indices.epoch = epoch
+
+
+def _indices_of(loader: Any) -> Any:
+    """Return what yields indices: of batches, or of samples without batching."""
+    return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+
+
+def copied(loader: Any, dataset: Any, indices: Any, persistent_workers: bool) -> Any:
+    """Return ``loader`` with other data and indices: neither can be set again."""
+    other = copy.copy(loader)
+    parts = {"dataset": dataset, "persistent_workers": persistent_workers}
+    parts["sampler" if loader.batch_sampler is None else "batch_sampler"] = indices
+    # in_order: else nobody could tell which batches are left.
+    vars(other).update(parts, in_order=True, _iterator=None)
+    return other
+
+
+def samplers_of(loader: Any) -> list[Any]:
+    """Return the samplers inside a loader and one another, outermost first."""
+    return parts_of(loader)[1:]
+
+
+class _Given(torch.Generator):
+    """A generator of ours, which a later run of the same loader must know as such."""
+
+
+def _generators_in(
+    loaders: Iterable[Any],
+) -> tuple[list[torch.Generator], list[torch.Generator]]:
+    """Give shuffling samplers without a generator one; return (ours, the user's)."""
+    # By identity: a loader and its sampler mostly share one.
+    found: dict[int, torch.Generator] = {}
+    for loader in loaders:
+        for part in parts_of(loader):
+            generator = getattr(part, "generator", loader)
+            if generator is None and part is not loader:
+                part.generator = generator = _Given()
+            if isinstance(generator, torch.Generator):
+                found[id(generator)] = generator
+    all_of = found.values()
+    users = [each for each in all_of if not isinstance(each, _Given)]
+    return [each for each in all_of if each not in users], users

@@ -25,13 +25,3 @@ def parts_of(whole: Any, names: tuple[str, ...] = SAMPLERS) -> list[Any]:
             if inner is not None and all(inner is not known for known in parts):
                 parts.append(inner)
     return parts
-
-
-def samplers_of(loader: Any) -> list[Any]:
-    """Return the samplers inside a loader and one another, outermost first."""
-    return parts_of(loader)[1:]
-
-
-def indices_of(loader: Any) -> Any:
-    """Return what yields indices: of batches, or of samples without batching."""
-    return loader.sampler if loader.batch_sampler is None else loader.batch_sampler

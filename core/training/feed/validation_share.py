@@ -11,7 +11,7 @@ from torch.utils.data import BatchSampler
 
 from training.errors import DataError
 from training.feed.divided_loader import all_checked, checked, refuse_divided
-from training.feed.seeded_loader import can_skip, copied
+from training.feed.epoch_loader import can_skip, copied
 from training.feed.share import Share, sliced
 from training.feed.structure import sample_sizes
 from training.feed.workers import Issued, draw_as_if_new, end_workers

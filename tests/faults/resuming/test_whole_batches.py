@@ -25,7 +25,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from training.feed.loader_parts import samplers_of
+from training.feed.epoch_loader import samplers_of
 
 
 class Whole(Augmented):

@@ -22,6 +22,7 @@ from training.checkpoint.optimizer_state import (
     options_of,
 )
 from training.checkpoint.plugin_states import restore_states
+from training.checkpoint.settings import of_set_up
 from training.errors import CheckpointError
 from training.hardware.optimizer_kernels import keep_kernels
 from training.modules.optimizer_checks import PARAMETERS
@@ -73,6 +74,7 @@ class Resumption:
         self._before: dict[str, list[str]] | None = switches(trainer)
         parts = ("optimizer", "scaler", "weights_are", *CHANGED_BY_HOOKS)
         self.parked = {part: state[part] for part in parts if part in state}
+        self.parked["settings"] = of_set_up(state["settings"])
         # As loaded: plugins see the configured ones meanwhile.
         self._options = options_of(trainer.optimizer)
         self.is_taken = False
@@ -121,7 +123,8 @@ class Resumption:
             self._note_places()
             # Last: the loaded options name the kernels of the saved run.
             keep_kernels(trainer.optimizer, self._configured)
-        self.parked.pop("weights_are", None)  # from here on they are this run's
+        for part in ("weights_are", "settings"):  # from here on they are this run's
+            self.parked.pop(part, None)
         scaler = self.parked.pop("scaler", None)
         if trainer.grad_scaler is not None and scaler:
             trainer.grad_scaler.load_state_dict(scaler)

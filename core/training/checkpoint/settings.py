@@ -80,6 +80,8 @@ class Change:
 
 #: Settings as they were before the run was set up, where they are others now.
 BEGUN_WITH = "begun_with"
+#: Settings that hooks may change until ``on_setup`` is over.
+SET_UP = ("max_grad_norm",)
 #: Settings that are read off the loaders.
 OF_LOADER = (
     *("dataset", "dataset_length", "sampler", "batch_size", "drop_last"),
@@ -148,6 +150,16 @@ def set_up_with(trainer: Checkpointable) -> dict[str, Any]:
     0 and None both clip nothing.
     """
     return {"max_grad_norm": trainer.max_grad_norm or None}
+
+
+def of_set_up(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of saved settings those that the set-up of that run had decided."""
+    begun = saved.get(BEGUN_WITH, {})
+    names = [name for name in SET_UP if name in begun and name in saved]
+    if not names:  # it was never set up
+        return {}
+    decided = {name: saved[name] for name in names}
+    return {**decided, BEGUN_WITH: {name: begun[name] for name in names}}
 
 
 def lengths_of(trainer: Checkpointable) -> dict[str, int | None]:

@@ -117,7 +117,8 @@ def _own_state(trainer: Checkpointable) -> dict[str, Any]:
     if trainer.weights_are != "live":  # other weights than those of its step
         state["weights_are"] = trainer.weights_are
     if trainer.resumption is not None:  # what was loaded and is not taken over yet
-        state |= trainer.resumption.parked
+        parked = trainer.resumption.parked
+        state |= {**parked, "settings": settings | parked.get("settings", {})}
     return state
 
 

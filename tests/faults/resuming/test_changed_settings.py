@@ -345,7 +345,7 @@ def test_r3_a_norm_that_a_plugin_sets_in_on_setup_is_none_that_a_resume_compares
     trainer.load_checkpoint(tmp_path / "none" / "0-4.pt")
     with pytest.raises(CheckpointError, match=r"max_grad_norm was 1\.0, is 0\.5"):
         trainer.train()
-    # Saved by runs that were never set up, which hold the norm as it was given.
+    # Saved by runs that were never set up: the norm as given, or as it was loaded.
     before = build(Clips()).save_checkpoint(tmp_path / "before.pt")
     loaded = build(Clips())
     loaded.load_checkpoint(tmp_path / "0-4.pt")
@@ -353,3 +353,5 @@ def test_r3_a_norm_that_a_plugin_sets_in_on_setup_is_none_that_a_resume_compares
         trainer = build(Clips())
         trainer.train(resume=path)
         assert trainer.epoch == 2
+    with pytest.raises(CheckpointError, match=r"max_grad_norm was 0\.5, is None"):
+        build().train(resume=tmp_path / "loaded.pt")

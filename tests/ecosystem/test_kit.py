@@ -38,10 +38,6 @@ class Good(Callback):
         self.steps = state["steps"]
 
 
-class NoApi(Good):
-    hook_api = None
-
-
 class FutureApi(Good):
     hook_api = ">=2,<3"
 
@@ -269,7 +265,6 @@ def test_a_good_plugin_conforms(
 @pytest.mark.parametrize(
     ("plugin", "words"),
     [
-        (NoApi, "signatures: hook_api is not declared"),
         (FutureApi, "signatures: PluginError: .*needs hook API >=2,<3"),
         (TakesReserved, "'on_failure' is reserved"),
         (MutatesOdd, "mutates = .*weights.*; list some of: parameters"),

@@ -24,6 +24,7 @@ from training.checkpoint.storable import OF_PART, describe_foreign, foreign_valu
 from training.errors import ConfigError, PluginError
 from training.files.named_paths import named_path
 from training.loop.window import NONFINITE_POLICIES
+from training.messages.other_trainers import tells_names
 from training.plain import plain
 from training.planned.length import epochs_for, num_windows
 
@@ -163,6 +164,7 @@ def set_between_runs(cls: type[T]) -> type[T]:
     method of the class would let type checkers take any attribute for one of its own.
     A trainer is refused, too, where it is copied with all that it is built of.
     """
+    cls.__init__ = tells_names(cls.__init__)  # type: ignore[misc]
     cls.__reduce__ = _refuse_to_copy  # type: ignore[assignment]
     _ARGUMENTS.update(inspect.signature(cls).parameters)
     cls.__setattr__ = _set_between_runs  # type: ignore[method-assign]

@@ -164,7 +164,7 @@ def set_between_runs(cls: type[T]) -> type[T]:
     method of the class would let type checkers take any attribute for one of its own.
     A trainer is refused, too, where it is copied with all that it is built of.
     """
-    cls.__init__ = tells_names(cls.__init__)  # type: ignore[misc]
+    cls.__init__ = tells_names(cls.__init__)  # type: ignore[method-assign]
     cls.__reduce__ = _refuse_to_copy  # type: ignore[assignment]
     _ARGUMENTS.update(inspect.signature(cls).parameters)
     cls.__setattr__ = _set_between_runs  # type: ignore[method-assign]

@@ -162,8 +162,8 @@ def _tried(name: str) -> Finding:
 
     cls = installed.load(installed.find(name, "plugins check", CALLBACK))
     if why := _unmade(cls):
-        options = ", ".join(f"{name}=..." for name in _needed(cls)) or "..."
-        way = f"assert_plugin_conforms(lambda: {cls.__name__}({options}))"
+        given = ", ".join(f"{name}=..." for name in _needed(cls)) or "..."
+        way = f"assert_plugin_conforms(lambda: {cls.__name__}({given}))"
         return Finding("", f"give options in a test, as in {way}", f"{UNTRIED}: {why}")
     with tempfile.TemporaryDirectory() as folder:
         options, refusal = accepted(cls, Path(folder))

@@ -295,7 +295,7 @@ def test_a_good_plugin_conforms(
         (NeedsNames, r"answers: .* \['best.pt'\] from needed_checkpoints; return"),
         (OffersNames, "answers: .*'best.pt'. from resume_candidates; return pairs"),
         (SumsUpInTensors, r"answers: .* from summary; return JSON values"),
-        (MakesNoWindow, "answers: .* 'fast' from make_window; return a subclass"),
+        (MakesNoWindow, "state: .* 'fast' from make_window; return a subclass"),
         (AnswersOnce, "answers: .* 'fast' from make_window; return a subclass"),
         (PlansInWords, "answers: .* 'nothing' from plan; return a training.plugin"),
         (IsSlow, r"cost: on_step_end takes \d+ us a call, more than"),

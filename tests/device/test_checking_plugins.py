@@ -78,11 +78,11 @@ def test_who_cannot_be_made_without_options_is_not_called_good(
     assert (code, out.replace(f"{file}:", "").splitlines()) == (
         0,
         [
-            "Asks: imported, but not constructed",
-            "  it needs every; give options in a test, as in "
+            "Asks: imported, not tried: needs option every",
+            "  give options in a test, as in "
             "assert_plugin_conforms(lambda: Asks(every=...))",
-            "Wants: imported, but not constructed",
-            "  ValueError: name a place; give options in a test, as in "
+            "Wants: imported, not tried: ValueError: name a place",
+            "  give options in a test, as in "
             "assert_plugin_conforms(lambda: Wants(...))",
         ],
     )

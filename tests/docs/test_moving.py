@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 import training
 from trainbus_distributed import DistributedCallback
 from training.app.config.schema import Config
 from training.hookspecs import HOOKS
+from training.messages.other_trainers import NAMES
 from training.trainer import Trainer
 
 PAGE = Path(__file__).parents[2] / "docs" / "from-lightning-and-transformers.md"
@@ -52,6 +54,21 @@ def is_ours(name: str) -> bool:
         return hasattr(getattr(training, first), rest)
     section = Config.model_fields.get(first)
     return section is not None and rest in section.annotation.model_fields
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trainer_says_what_an_argument_of_another_is_called_here(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"no argument '{name}'; here it is ") as told:
+        Trainer(nn.Linear(1, 1), [], **{name: 1})
+    own = inspect.signature(Trainer).parameters
+    assert set(re.findall(r"(\w+)=\.\.\.", str(told.value))) <= own.keys()
+
+
+def test_the_signature_of_a_trainer_is_what_it_takes() -> None:
+    parameters = inspect.signature(Trainer).parameters.values()
+    assert all(each.kind is not each.VAR_KEYWORD for each in parameters)
+    with pytest.raises(TypeError, match=r"'num_epoch' \(did you mean 'num_epochs'\?\)"):
+        Trainer(nn.Linear(1, 1), [], num_epoch=1)  # type: ignore[call-arg]
 
 
 def test_every_name_that_is_called_ours_is_there() -> None:

@@ -23,6 +23,7 @@ from training import Callback
 class Mine(Callback):
     """Listens."""
 
+    hook_api = ">=1.0,<2"
     after = ("csv",)
     consumes = ("monitor",)
 

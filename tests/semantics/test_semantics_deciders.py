@@ -267,10 +267,16 @@ def test_a_misspelt_metric_fails_as_soon_as_it_can_be_known(
     assert trainer.step == (0 if declares else 2)
 
 
-def test_a_metric_of_validation_data_without_any_is_told_to_need_it() -> None:
-    trainer = make_trainer(None, regression_batches(2), EarlyStoppingCallback())
-    with pytest.raises(MetricError, match="train_loss; pass validation data"):
+@pytest.mark.parametrize("watcher", [EarlyStoppingCallback, ModelCheckpointCallback])
+def test_a_metric_of_validation_data_without_any_is_told_to_need_it(
+    watcher: Any, tmp_path: Path
+) -> None:
+    trainer = make_trainer(None, regression_batches(2), watcher(), save_dir=tmp_path)
+    with pytest.raises(MetricError, match=r"; pass validation data .*, or ") as told:
         trainer.train()
+    assert "or monitor='train_loss'" in str(told.value)
+    ranks_none = "monitor=None (null) ranks none" in str(told.value)
+    assert ranks_none is (watcher is ModelCheckpointCallback)
 
 
 def test_a_producer_that_was_not_due_is_waited_for() -> None:

@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader, Subset
 
 from training import Callback, ConfigError
 from training.app.cli import main
+from training.app.plugin_tools.callback_trial import accepted, conforms
+from training.discovery.installed import installed
 from training.loop import loop
 from training.testing import CHECKS
-from training.testing.many_processes import trial
 
 Conforms = Callable[..., None]
 
@@ -280,10 +281,106 @@ class Refuses(Tried):
         raise ConfigError("name a place")
 
 
+class NeedsValidation(Tried):
+    def on_setup(self, trainer: Any) -> None:
+        if trainer.val_dataloader is None:
+            raise ConfigError("pass validation data")
+
+
 def test_where_two_processes_cannot_be_the_command_tries_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    (told,) = trial(FailsInSteps, tmp_path / "fails")
-    assert told.startswith("AttributeError: no such thing raised by plugin 'tried'")
-    assert trial(Refuses, tmp_path / "refuses") == []
+    told, _ = conforms(FailsInSteps, tmp_path / "fails", {})
+    assert "AttributeError: no such thing raised by plugin 'tried'" in told[0]
+    assert "on 2 processes" not in "".join(told)
+
+
+def test_a_plugin_that_refuses_the_runs_of_the_kit_is_not_tried(tmp_path: Path) -> None:
+    assert accepted(Refuses, tmp_path / "refuses")[1] == "ConfigError: name a place"
+    # What it says of a run without validation data, it does not say of one with them.
+    assert accepted(NeedsValidation, tmp_path / "needs")[1] == ""
+
+
+class CountsOnly(Callback):
+    """Counts what no checkpoint knows of, and ends the run by it."""
+
+    name = "counts"
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def on_step_end(self, trainer: Any) -> None:
+        self.n += 1
+        if self.n == 6:
+            trainer.request_stop("six steps")
+
+
+def test_that_no_hook_api_is_declared_hides_no_other_finding(
+    assert_plugin_conforms: Conforms,
+) -> None:
+    with pytest.raises(AssertionError) as raised:
+        assert_plugin_conforms(CountsOnly, skip=["processes", "cost"])
+    told = str(raised.value).splitlines()
+    assert {line.partition(":")[0] for line in told[1:]} == {
+        *("resume", "second run", "neighbours", "remark")
+    }
+    assert told[-1].startswith("remark: hook_api is not declared; write hook_api = ")
+
+
+def test_a_plugin_without_hook_api_conforms_and_is_remarked_on(
+    assert_plugin_conforms: Conforms,
+) -> None:
+    plugin = type("Anytime", (Isolated,), {"hook_api": None})
+    with pytest.warns(UserWarning, match="the plugin conforms, but hook_api is not"):
+        assert_plugin_conforms(plugin, skip=set(CHECKS) - {"signatures", "state"})
+
+
+COUNTS = """
+from training import Callback
+
+class Counts(Callback):
+    def __init__(self):
+        self.n = 0
+
+    def on_step_end(self, trainer):
+        self.n += 1
+        if self.n == 6:
+            trainer.request_stop("six steps")
+"""
+
+
+def test_the_command_finds_in_a_plugin_what_the_kit_finds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(COUNTS)
+    assert main(["plugins", "check", f"{tmp_path}/mine.py:Counts"]) == 2
+    told = capsys.readouterr().out
+    for words in (
+        "resume: after a resume at epoch_0_step_1",
+        "  second run: in a second run of one instance, ",
+        "  hook_api is not declared; write ",
+    ):
+        assert words in told
+
+
+@pytest.mark.slow
+def test_every_shipped_plugin_that_needs_no_option_is_found_good(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = [info.name for info in installed("callback")]
+    assert main(["plugins", "check", *names]) == 0
+    told = capsys.readouterr().out.splitlines()
+    heads = dict(line.split(": ", 1) for line in told if not line.startswith(" "))
+    assert heads.pop("lr_scheduling").startswith("imported, not tried: ")
+    assert set(heads.values()) == {"good"}
+    assert set(heads) == set(names) - {"lr_scheduling"}
+
+
+def test_where_no_plugin_is_named_none_is_called_good_that_was_not_tried(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["plugins", "check", "--kind", "callback"]) == 0
+    *told, way = capsys.readouterr().out.splitlines()
+    assert {line.partition(": ")[2] for line in told} == {"imported, not tried"}
+    assert way == "each is tried by its name: trainbus plugins check NAME"

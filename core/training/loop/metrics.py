@@ -99,7 +99,7 @@ def _unknown(name: str, owner: str, known: Iterable[str]) -> MetricError:
     names = sorted(known)
     return MetricError(
         f"{owner} watches {name!r}, but this run reports: {', '.join(names)}"
-        f"{way_to(name, names)}"
+        f"{way_to(name, names, owner)}"
     )
 
 

@@ -21,15 +21,19 @@ SMALLER = frozenset({"loss", "error"})
 ASKED_FOR = ("accuracy", "f1", "mae", "mse")
 
 
-def way_to(name: str, names: Sequence[str]) -> str:
+def way_to(name: str, names: Sequence[str], owner: str) -> str:
     """Return what to do, as the end of a sentence, or the nearest of ``names``.
 
     Args:
         name: what is watched.
         names: what the run reports, in order.
+        owner: who watches it, as ``"early_stopping.monitor"``.
     """
     if names == ["train_loss"] and name.startswith("val_"):
-        return "; pass validation data"
+        is_monitor = owner.endswith(".monitor")
+        other = "monitor='train_loss'" if is_monitor else "name train_loss there"
+        data = "val_dataloader=..., data.validation"
+        return f"; pass validation data ({data}), or {other}"
     if names == ["train_loss", "val_loss"] and name.removeprefix("val_") in ASKED_FOR:
         name = name.removeprefix("val_")
         return f"; EvaluationCallback(metrics=[{name!r}]) measures {name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ class Case:
         folder: where the runs of a check write.
         options: of ``tiny_trainer``.
         max_seconds: median time that a call of a per-batch hook may take.
+        remarks: what a check has to say that is no mistake.
     """
 
     make: Callable[[], Any]
     folder: Path
     options: Mapping[str, Any]
     max_seconds: float
+    remarks: list[str] = field(default_factory=list)
 
     def trainer(self, name: str, *plugins: Any, **changes: Any) -> Trainer:
         """Return a trainer that writes to the folder ``name`` of this check.

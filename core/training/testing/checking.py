@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from training.messages.error_texts import error_text, notes_of
@@ -15,29 +16,27 @@ def told_of(error: BaseException) -> str:
     return f"{error_text(error)} {'; '.join(notes_of(error))}".strip()
 
 
-def assert_passes(
-    what: str,
+def findings_of(
     checks: Mapping[str, Callable[[CaseT], list[str]]],
     case_of: Callable[[str], CaseT],
     skip: Collection[str],
     decisive: str,
-) -> None:
-    """Run all checks but those to skip.
+) -> tuple[list[str], BaseException | None]:
+    """Run all checks but those to skip; return what is wrong, and the first error.
 
     Args:
-        what: is checked, such as ``the plugin``.
         checks: name -> check, which returns what is wrong, in the order they run.
         case_of: name -> what the check of that name gets.
         skip: names of checks to leave out.
         decisive: a check after which nothing more is tried where anything was wrong:
             the others would say the same in more words.
     Raises:
-        AssertionError: one line for each thing that is wrong.
         ValueError: no check has a name in ``skip``.
     """
     if unknown := sorted(set(skip) - set(checks)):
         raise ValueError(f"no check is named {unknown[0]!r}; they are: {[*checks]}")
     problems: list[str] = []
+    errors: set[str] = set()  # what ends the runs of all checks alike is told once
     cause: BaseException | None = None
     for name, check in checks.items():
         if name in skip:
@@ -46,9 +45,40 @@ def assert_passes(
             problems += [f"{name}: {problem}" for problem in check(case_of(name))]
         except Exception as error:
             cause = cause or error
-            problems.append(f"{name}: {told_of(error)}")
+            told = told_of(error)
+            if told not in errors:
+                problems.append(f"{name}: {told}")
+            errors.add(told)
         if name == decisive and problems:
             break
+    return problems, cause
+
+
+def assert_passes(
+    what: str,
+    checks: Mapping[str, Callable[[CaseT], list[str]]],
+    case_of: Callable[[str], CaseT],
+    skip: Collection[str],
+    decisive: str,
+    remarks: Sequence[str] = (),
+) -> None:
+    """Run all checks but those to skip, as ``findings_of`` does, and tell.
+
+    Args:
+        what: is checked, such as ``the plugin``.
+        checks: name -> check.
+        case_of: name -> what the check of that name gets.
+        skip: names of checks to leave out.
+        decisive: a check after which nothing more is tried where anything was wrong.
+        remarks: filled by the checks with what is no mistake: told beside those, or
+            as warnings.
+    Raises:
+        AssertionError: one line for each thing that is wrong.
+    """
+    problems, cause = findings_of(checks, case_of, skip, decisive)
     if problems:
-        told = "\n".join([f"{what} does not conform", *problems])
+        beside = [f"remark: {remark}" for remark in remarks]
+        told = "\n".join([f"{what} does not conform", *problems, *beside])
         raise AssertionError(told) from cause
+    for remark in remarks:
+        warnings.warn(f"{what} conforms, but {remark}", stacklevel=3)

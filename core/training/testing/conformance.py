@@ -44,9 +44,10 @@ def assert_plugin_conforms(
 ) -> None:
     """Run a plugin through every check; fail with all that is wrong with it.
 
-    Signatures fit this hook API, and a range of it is declared. State is small talk
-    between a checkpoint and the plugin: a mapping that survives ``weights_only``. What
-    it answers when it is asked is of the kind that the hook says.
+    Signatures fit this hook API; that no range of it is declared is a remark, told
+    beside what is wrong, else as a warning. State is small talk between a checkpoint
+    and the plugin: a mapping that survives ``weights_only``. What it answers when it is
+    asked is of the kind that the hook says.
     A resume at every boundary ends like the uninterrupted run, and a second run of the
     same instance like one of a fresh instance. When a neighbour raises at any event,
     the plugin cleans up without an error of its own. Its hooks change what ``mutates``
@@ -64,9 +65,10 @@ def assert_plugin_conforms(
     Raises:
         AssertionError: one line for each thing that is wrong.
     """
+    remarks: list[str] = []
 
     def case_of(name: str) -> Case:
         own = Path(folder, name.replace(" ", "_"))
-        return Case(make, own, options, max_seconds)
+        return Case(make, own, options, max_seconds, remarks)
 
-    assert_passes("the plugin", CHECKS, case_of, skip, decisive="signatures")
+    assert_passes("the plugin", CHECKS, case_of, skip, "signatures", remarks)

@@ -51,7 +51,8 @@ def _changed(case: Case) -> list[str]:
     ]
     if not allowed and not alters and not problems:
         asks = _asking_like(probe)
-        without = case.trainer("without", asks, num_batches=NUM_BATCHES)
+        alike = [asks] if probe.asked else []  # else it would be told to hear nothing
+        without = case.trainer("without", *alike, num_batches=NUM_BATCHES)
         asks.trainer = without
         without.train()
         found = difference(_outcome(trainer), _outcome(without))

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 
-from training.bus.registration import checked_name
 from training.discovery.installed import installed
 from training.errors import ConfigError, MetricError, PluginError
 from training.hardware.launch import number_started
@@ -182,8 +181,8 @@ def _be_rank(
         except BaseException as raised:
             error = raised
             traceback.print_exception(raised)
-        is_refusal = _is_refusal(error, seen.trainer)
-        seen.tell("" if error is None else told_of(error), is_refusal)
+        refuses = is_refusal(error, seen.trainer)
+        seen.tell("" if error is None else told_of(error), refuses)
         code = 0
     finally:
         sys.stdout.flush()
@@ -191,7 +190,7 @@ def _be_rank(
         os._exit(code)  # the end of the parent is not ours
 
 
-def _is_refusal(error: BaseException | None, trainer: Any) -> bool:
+def is_refusal(error: BaseException | None, trainer: Any) -> bool:
     """Whether it says that a run cannot be so, before it has trained."""
     is_of_settings = isinstance(error, (ConfigError, MetricError))
     # What has trained was not refused: it dies, and hours may be lost.
@@ -237,30 +236,3 @@ def _free_port() -> int:
         found.bind(("127.0.0.1", 0))
         number: int = found.getsockname()[1]
         return number
-
-
-def trial(cls: type, folder: Path) -> list[str]:
-    """Return what is wrong with a plugin, made without options, on two processes.
-
-    Where there cannot be two, in a run of one.
-
-    Args:
-        cls: whose instances need none, else nothing is tried.
-        folder: where the runs write.
-    """
-    try:
-        checked_name(cls(), None)
-    except Exception:  # it needs options, which only who configures it knows
-        return []
-    case = Case(cls, folder, {}, 0.0)
-    return check_processes(case) if is_possible() else _alone(case)
-
-
-def _alone(case: Case) -> list[str]:
-    trainer = None
-    try:
-        trainer = case.trainer("one", case.make())
-        trainer.train()
-    except Exception as error:
-        return [] if _is_refusal(error, trainer) else [told_of(error)]
-    return []

@@ -96,7 +96,8 @@ def recognise(given: str, fields: Mapping[str, str] | None = None) -> Recognised
         raise DataError(
             f"{place} has rows of: {', '.join(columns)}; no task takes those: "
             f"{'; '.join(_wishes())}; where columns have other names, say which is "
-            "which: --field FIELD=COLUMN"
+            "which: --field FIELD=COLUMN; for rows of another kind write a task of "
+            "your own: trainbus plugins new NAME --kind task (docs/your-own-task.md)"
         )
     name = next(iter(train)) if isinstance(train, Mapping) else reader_of(train)
     is_chat = not isinstance(train, Mapping) and _is_chat(train)

@@ -352,3 +352,13 @@ def test_a_picture_that_is_missing_elsewhere_is_told_of_with_what_to_do(
     assert "train.jsonl:3: image '../im/blue.png' does not exist" in err
     assert "mend the rows and call it again" in err
     assert not (workplace / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("row", [{"text": "a", "label": "b"}, {"x": 1, "y": 2}])
+def test_rows_that_no_task_takes_are_told_how_to_get_one(
+    row: dict[str, object], workplace: Path, command: Command
+) -> None:
+    (workplace / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    code, _, err = command("init", "rows.jsonl")
+    assert code == 3
+    assert "trainbus plugins new NAME --kind task (docs/your-own-task.md)" in err

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib import import_module
 from inspect import Parameter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +22,13 @@ from training.messages.error_texts import error_text, text_of
 
 __all__ = ["Finding", "check"]
 
-#: Seconds for the imports of all plugins, torch alone takes some; and for each family,
-#: which may be tried on rows. Who hangs on two processes is ended by who tries it.
+#: Seconds for the imports of all plugins, torch alone takes some; and for each that is
+#: tried, on rows or in runs. Who hangs on two processes is ended by who tries it.
 TIMEOUT, TRIAL = 240.0, 120.0
+
+
+#: Of a callback that was only looked at.
+UNTRIED = "imported, not tried"
 
 
 class Finding(NamedTuple):
@@ -51,25 +54,27 @@ def check(
         folders: further places to find them in.
         timeout: seconds after which the plugin at hand counts as hanging, if no model
             family is among them.
-        is_tried: whether callbacks that are good take part in small runs, too.
+        is_tried: whether callbacks that are good go through the kit's runs, too.
     """
     results: dict[Named, Finding] = {}
     while left := [name for name in names if name not in results]:
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report"
             report.touch()
-            num_families = sum(kind == "model" for kind, _ in left)
-            seconds = timeout + TRIAL * num_families
+            num_trials = sum(is_tried or kind == "model" for kind, _ in left)
+            seconds = timeout + TRIAL * num_trials
             ending = _call(report, left, folders, seconds, is_tried)
             lines = report.read_text(encoding="utf-8").splitlines()
-        begun = left[0]
+        begun, under_way = left[0], "importing it"
         for line in lines:
             kind, name, found = json.loads(line)
             begun = kind, name
-            if found is not None:
+            if isinstance(found, str):
+                under_way = found
+            else:
                 results[begun] = Finding(*found)
         if begun not in results:
-            results[begun] = Finding(f"importing it {ending}")
+            results[begun] = Finding(f"{under_way} {ending}")
     return {name: results[name] for name in names}
 
 
@@ -145,38 +150,50 @@ def _other_name(kind: str, name: str, cls: type[Any]) -> str:
 
 
 def _tried(name: str) -> Finding:
-    """Return what is wrong with a plugin on two processes, or where a GPU waits.
+    """Return what the kit says of a plugin, and where a GPU would wait for it.
 
     It is made without options; who cannot be made so is not tried.
     """
-    from training.app.plugin_tools.wait_trial import waits_remark
+    from training.app.plugin_tools.callback_trial import (
+        accepted,
+        conforms,
+        waits_remark,
+    )
 
     cls = installed.load(installed.find(name, "plugins check", CALLBACK))
     if why := _unmade(cls):
-        return Finding("", why, "imported, but not constructed")
-    trial = import_module("training.testing.many_processes").trial
+        given = ", ".join(f"{name}=..." for name in _needed(cls)) or "..."
+        way = f"assert_plugin_conforms(lambda: {cls.__name__}({given}))"
+        return Finding("", f"give options in a test, as in {way}", f"{UNTRIED}: {why}")
     with tempfile.TemporaryDirectory() as folder:
-        mistakes: list[str] = trial(cls, Path(folder))
-    return Finding("; ".join(mistakes), "" if mistakes else waits_remark(cls))
+        options, refusal = accepted(cls, Path(folder))
+        if refusal:
+            return Finding("", "", f"{UNTRIED}: it refuses the kit's runs: {refusal}")
+        mistakes, remarks = conforms(cls, Path(folder), options)
+    if not mistakes and (waits := waits_remark(cls, options)):
+        remarks = [*remarks, waits]
+    return Finding("\n  ".join(mistakes), "\n  ".join(remarks))
 
 
 def _unmade(cls: type[Any]) -> str:
     """Return why no instance is made without options, ``""`` if one is."""
-    needed = [
+    needed = _needed(cls)
+    try:
+        cls()
+    except Exception as error:
+        if not needed:
+            return error_text(error)
+        return f"needs option {' and '.join(needed)}"
+    return ""
+
+
+def _needed(cls: type[Any]) -> list[str]:
+    """Return the options that have no default."""
+    return [
         name
         for name, parameter in parameters_of(cls).items()
         if parameter.default is Parameter.empty
     ]
-    try:
-        cls()
-    except Exception as error:
-        options = ", ".join(f"{name}=..." for name in needed)
-        why = f"it needs {' and '.join(needed)}" if needed else error_text(error)
-        return (
-            f"{why}; give options in a test, as in "
-            f"assert_plugin_conforms(lambda: {cls.__name__}({options or '...'}))"
-        )
-    return ""
 
 
 def _main(order: str) -> None:
@@ -185,19 +202,21 @@ def _main(order: str) -> None:
         installed.use_folder(folder)
     with open(report, "a", encoding="utf-8", buffering=1) as file:
 
-        def write(kind: str, name: str, found: Finding | None) -> None:
+        def write(kind: str, name: str, found: Finding | str) -> None:
             file.write(json.dumps([kind, name, found]) + "\n")
 
         for kind, name in names:
-            write(kind, name, None)
+            write(kind, name, "importing it")
             with contextlib.redirect_stdout(sys.stderr):
                 found = _checked(kind, name)
-                write(kind, name, found)
-                # Behind its result, which stands even where the run never ends.
-                if is_tried and kind == CALLBACK and not found.trouble:
-                    tried = _tried(name)
-                    remarks = filter(None, (found.remark, tried.remark))
-                    write(kind, name, tried._replace(remark="\n  ".join(remarks)))
+                if kind == CALLBACK and not found.trouble:
+                    found = found._replace(verdict=UNTRIED)
+                    if is_tried:
+                        write(kind, name, "a small run with it")
+                        tried = _tried(name)
+                        remarks = filter(None, (found.remark, tried.remark))
+                        found = tried._replace(remark="\n  ".join(remarks))
+            write(kind, name, found)
 
 
 if __name__ == "__main__":

@@ -99,8 +99,8 @@ def check_plugins(arguments: argparse.Namespace) -> None:
     """Import and validate plugins in another process; refuse if one has trouble.
 
     A model family that has ``sample_rows()`` is tried on them. A callback that is named
-    and whose options all have defaults is tried in small runs: on two processes, where
-    ``distributed`` is installed, and to tell whether a GPU would wait for it.
+    and whose options all have defaults goes through the runs of
+    ``assert_plugin_conforms``, and one that tells whether a GPU would wait for it.
     """
     from training.app.plugin_tools.plugin_check import check
 
@@ -117,6 +117,8 @@ def check_plugins(arguments: argparse.Namespace) -> None:
         print(f"{what}: {found.trouble or found.verdict}")
         if found.remark:
             print(f"  {found.remark}")
+    if not arguments.names and any(kind == installed.CALLBACK for kind, _ in results):
+        print("each is tried by its name: trainbus plugins check NAME")
     broken = [name for (_, name), found in results.items() if found.trouble]
     if broken:
         raise PluginError(f"{len(broken)} of {len(results)}: {', '.join(broken)}")

@@ -32,7 +32,7 @@ from trainbus_checkpointing.retention import Ranking
 from trainbus_checkpointing.saved import check_state, pointer
 from trainbus_checkpointing.saver import Saver, needed_steps
 from trainbus_checkpointing.store import Store
-from training import CheckpointError, ConfigError, checked_options
+from training import CheckpointError, ConfigError, MetricError, checked_options
 from training.callbacks import Callback
 from training.plugin import (
     Claim,
@@ -208,7 +208,11 @@ class ModelCheckpointCallback(Callback):
         """Refuse unknown metrics; open the folder for this run."""
         called = trainer.bus.name_of(self) or self.name  # its id, if it has one
         if (name := self.monitor) is not None:
-            trainer.require_metric(name, f"{called}.monitor", self.ranking.mode)
+            try:
+                trainer.require_metric(name, f"{called}.monitor", self.ranking.mode)
+            except MetricError as error:
+                way = "; monitor=None (null) ranks none, and keeps the last one"
+                raise MetricError(f"{error}{way}") from None
         for field in self.filename.metric_fields:
             trainer.require_metric(field, f"{called}.filename")
         saver = self._set_up

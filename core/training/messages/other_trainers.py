@@ -1,0 +1,66 @@
+"""What arguments of other trainers are called here, told to who passes one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from training.errors import did_you_mean
+
+__all__ = ["NAMES", "tells_names"]
+
+_OPTIMIZER = "that of optimizer=..., which you build, as torch.optim.AdamW"
+_LOADER = "the {0} of the DataLoader that is train_dataloader=..."
+_EPOCHS, _EVERY = "num_epochs=...", "gradient_accumulation_steps=..."
+_TRAIN, _VAL = "train_dataloader=DataLoader(...)", "val_dataloader=DataLoader(...)"
+
+#: An argument of another trainer -> what it is here; the page for who comes from
+#: Lightning or transformers has more, and each of theirs.
+NAMES: Final[Mapping[str, str]] = {
+    # Lightning.
+    "max_epochs": _EPOCHS,
+    "accumulate_grad_batches": _EVERY,
+    "gradient_clip_val": "max_grad_norm=...",
+    "default_root_dir": "save_dir=...",
+    **dict.fromkeys(("accelerator", "devices"), "device=..."),
+    **dict.fromkeys(("logger", "report_to"), "plugins=[...] or callbacks=[...]"),
+    # transformers.
+    "num_train_epochs": _EPOCHS,
+    "output_dir": "save_dir=...",
+    "per_device_train_batch_size": _LOADER.format("batch_size"),
+    "data_collator": _LOADER.format("collate_fn"),
+    "train_dataset": _TRAIN,
+    "eval_dataset": _VAL,
+    "bf16": 'precision="bf16"',
+    "torch_compile": "compile=...",
+    "compute_loss_func": "loss_fn=...",
+    "compute_metrics": "callbacks=[EvaluationCallback(metrics=[...])]",
+    "processing_class": "processor=...",
+    # Anybody's.
+    **dict.fromkeys(("epochs", "n_epochs"), _EPOCHS),
+    **dict.fromkeys(("learning_rate", "lr", "weight_decay"), _OPTIMIZER),
+    "batch_size": _LOADER.format("batch_size"),
+    **dict.fromkeys(("criterion", "loss"), "loss_fn=..."),
+}
+
+
+def tells_names(init: Callable[..., None]) -> Callable[..., None]:
+    """Let a constructor say which of its arguments one that it does not have may mean.
+
+    Its signature stays: editors and ``help()`` show what it takes, and nothing else.
+    """
+    known = inspect.signature(init).parameters
+
+    @functools.wraps(init)
+    def telling(self: Any, *args: Any, **kwargs: Any) -> None:
+        for name in (each for each in kwargs if each not in known):
+            way = f"; here it is {NAMES[name]}" if name in NAMES else ""
+            raise TypeError(
+                f"{type(self).__name__}() has no argument {name!r}"
+                f"{way or did_you_mean(name, known)}"
+            )
+        init(self, *args, **kwargs)
+
+    return telling

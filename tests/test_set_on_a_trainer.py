@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from toy import make_trainer, regression_batches
 
-from training import Callback, ConfigError, CSVLoggerCallback, Trainer, arguments
+from training import Callback, ConfigError, CSVLoggerCallback, Trainer
+from training.arguments import attributes
 from training.plugin import Strategy
 
 NAN = float("nan")
@@ -124,9 +125,9 @@ LATE = ["metric_names", "on_train_begin", "on_epoch_begin", "on_train_end"]
 
 
 def test_all_that_a_run_reads_once_is_tried_here() -> None:
-    assert set(OF_A_TRAINER) == arguments._OF_A_TRAINER
-    assert set(OF_A_RUN) == arguments._OF_A_RUN
-    assert set(OF_A_WINDOW) == arguments._OF_A_WINDOW
+    assert set(OF_A_TRAINER) == attributes._OF_A_TRAINER
+    assert set(OF_A_RUN) == attributes._OF_A_RUN
+    assert set(OF_A_WINDOW) == attributes._OF_A_WINDOW
 
 
 @pytest.mark.parametrize(

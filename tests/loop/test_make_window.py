@@ -102,10 +102,12 @@ class Divides(Callback):
 
 
 def test_a_window_that_knows_of_no_other_process_is_refused() -> None:
-    with pytest.raises(PluginError, match=r"'a' has made the window.*1 of 2 processes"):
-        trained(Divides(), Chooses("a", Window))
+    for of_window in (Chooses("a", Window), MayFail("a", Window)):
+        with pytest.raises(
+            PluginError, match=r"'a' has made the window.*1 of 2 processes"
+        ):
+            trained(Divides(), of_window, Chooses("b", Counting))
     trained(Divides(), Chooses("a", Counting))
-    trained(Divides(), MayFail("a", Window), Chooses("b", Counting))
     with pytest.raises(
         PluginError, match=r"no plugin has made the window .* a Counting"
     ):

@@ -203,9 +203,10 @@ def check_parameters(run: Checkpointable, tell_untrained: bool = False) -> None:
     if hooked := [name for name, has_hook in apart.items() if has_hook]:
         log.warning(
             "no group of the optimizer has %s, but hooks from "
-            "register_post_accumulate_grad_hook, which may step them: what such a hook "
-            "keeps (an optimizer's momentum) is in no checkpoint, unless a callback or "
-            "a module saves it",
+            "register_post_accumulate_grad_hook: where these step them, what they keep "
+            "(an optimizer's momentum) is in no checkpoint, unless a callback or a "
+            "module saves it; where they do not, give them to the optimizer, or turn "
+            "requires_grad off",
             some(hooked),
         )
     if left := [name for name, has_hook in apart.items() if not has_hook]:

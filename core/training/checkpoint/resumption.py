@@ -74,7 +74,7 @@ class Resumption:
         self._before: dict[str, list[str]] | None = switches(trainer)
         parts = ("optimizer", "scaler", "weights_are", *CHANGED_BY_HOOKS)
         self.parked = {part: state[part] for part in parts if part in state}
-        self.parked["settings"] = of_set_up(state["settings"])
+        self.parked["settings"] = of_set_up(state["settings"], comparison.allowed)
         # As loaded: plugins see the configured ones meanwhile.
         self._options = options_of(trainer.optimizer)
         self.is_taken = False

@@ -152,11 +152,15 @@ def set_up_with(trainer: Checkpointable) -> dict[str, Any]:
     return {"max_grad_norm": trainer.max_grad_norm or None}
 
 
-def of_set_up(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return of saved settings those that the set-up of that run had decided."""
+def of_set_up(saved: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
+    """Return of saved settings those that the set-up of that run had decided.
+
+    Not those in ``allowed``, which may be others in the run that goes on.
+    """
     begun = saved.get(BEGUN_WITH, {})
     names = [name for name in SET_UP if name in begun and name in saved]
-    if not names:  # it was never set up
+    names = [name for name in names if not is_allowed(name, allowed)]
+    if not names:
         return {}
     decided = {name: saved[name] for name in names}
     return {**decided, BEGUN_WITH: {name: begun[name] for name in names}}

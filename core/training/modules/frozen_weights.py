@@ -128,8 +128,12 @@ def sample_of(value: Tensor) -> Tensor:
     local = local.detach()
     if local.layout is not torch.strided or local.is_meta or local.is_quantized:
         return torch.empty(0)
-    flat = local.reshape(-1)
-    some_of = flat[:: max(1, flat.numel() // SAMPLE)][:SAMPLE]
+    step = max(1, local.numel() // SAMPLE)
+    if local.is_contiguous():
+        some_of = local.view(-1)[::step][:SAMPLE]
+    else:  # flattening it would copy the whole
+        places = torch.arange(0, local.numel(), step, device=local.device)[:SAMPLE]
+        some_of = local[torch.unravel_index(places, local.shape)]
     # As bytes: not every type can be compared, and NaN differs from itself.
     return some_of.clone().contiguous().view(torch.uint8)
 

@@ -128,6 +128,7 @@ class Weigher:
         vars(other).update(vars(self))
         other._search = copy(self._search)
         other._search.told = replace(self._search.told)
+        other.weigh = other.ask  # else what the original counts by
         return other
 
     def settings(self) -> dict[str, Any]:

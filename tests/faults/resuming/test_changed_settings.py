@@ -355,3 +355,7 @@ def test_r3_a_norm_that_a_plugin_sets_in_on_setup_is_none_that_a_resume_compares
         assert trainer.epoch == 2
     with pytest.raises(CheckpointError, match=r"max_grad_norm was 0\.5, is None"):
         build().train(resume=tmp_path / "loaded.pt")
+    consenting = build()
+    consenting.load_checkpoint(tmp_path / "0-4.pt", allow_changes=["max_grad_norm"])
+    consented = consenting.save_checkpoint(tmp_path / "consented.pt")
+    build().train(resume=consented)

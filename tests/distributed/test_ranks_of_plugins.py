@@ -301,9 +301,9 @@ def ended(rank: int) -> tuple[str, str]:
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_d25_an_isolated_plugin_that_fails_on_one_process_ends_the_run_there(
-    two: Ranks, rank: int
+    parted: Ranks, rank: int
 ) -> None:
-    found = two.run(ended, rank)
+    found = parted.run(ended, rank)
     text, notes = found[rank]
     assert text == "no disk"
     assert "raised by plugin 'fails' (" in notes

@@ -9,6 +9,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    default_collate,
+)
 
 from training import Callback, Trainer
 
@@ -29,10 +40,10 @@ class Saves(Callback):
         trainer.save_checkpoint(self.path)
 
 
-def train(model: nn.Module, step_fn: Any, path: Path) -> None:
+def train(model: nn.Module, step_fn: Any, path: Path, rows: Any = None) -> None:
     Trainer(
         model,
-        [X, X.flip(0)],
+        rows or [X, X.flip(0)],
         optimizer=torch.optim.AdamW(model.parameters(), lr=0.01),
         step_fn=step_fn,
         callbacks=[Saves(path, lambda: step_fn(model, X))],
@@ -78,6 +89,59 @@ def test_r8_what_torchs_own_modules_move_needs_no_word(
     model = nn.Sequential(make(), nn.Linear(4, 4))
     model(X)
     train(model, lambda model, batch: model(batch).square().mean(), tmp_path / "a.pt")
+    assert "moves numbers" not in caplog.text
+
+
+ROWS = X.reshape(6, 4)
+
+
+class Caches(Dataset[Tensor]):
+    """Keeps each row that was read."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(ROWS)
+
+    def __getitem__(self, row: int) -> Tensor:
+        return self.rows.setdefault(row, ROWS[row].clone())
+
+
+def stacked(rows: list[Any]) -> Tensor:
+    return torch.stack(rows)
+
+
+OF_DATA: dict[str, Callable[[], DataLoader[Any]]] = {
+    "in order": lambda: DataLoader(ROWS, 2),
+    "shuffled": lambda: DataLoader(ROWS, 2, shuffle=True),
+    "a set of tensors": lambda: DataLoader(
+        TensorDataset(ROWS), 2, collate_fn=lambda rows: default_collate(rows)[0]
+    ),
+    "by weights": lambda: DataLoader(
+        ROWS, 2, sampler=WeightedRandomSampler(torch.arange(6.0), 6)
+    ),
+    "by indices": lambda: DataLoader(ROWS, 2, sampler=SubsetRandomSampler([3, 4, 5])),
+    "in batches": lambda: DataLoader(
+        ROWS, batch_sampler=BatchSampler(RandomSampler(ROWS), 2, False)
+    ),
+    "one process's": lambda: DataLoader(
+        ROWS, 2, sampler=DistributedSampler(ROWS, 1, 0)
+    ),
+    "a collate function": lambda: DataLoader(ROWS, 2, collate_fn=stacked),
+    "a cache": lambda: DataLoader(Caches(), 2, shuffle=True),
+    "workers": lambda: DataLoader(Caches(), 2, num_workers=1),
+}
+
+
+@pytest.mark.parametrize("make", OF_DATA.values(), ids=OF_DATA)
+def test_r8_what_torchs_samplers_and_data_sets_move_needs_no_word(
+    make: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def step(model: Any, batch: Tensor) -> Tensor:
+        return model(batch.view(-1, 4)).square().mean()  # type: ignore[no-any-return]
+
+    train(nn.Linear(4, 4), step, tmp_path / "a.pt", make())
     assert "moves numbers" not in caplog.text
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
+from training.bus.callback import Callback
+from training.feed.numbers_in import numbers_in
 from training.feed.unsaved_generators import (
     warn_of_drawn,
     warn_of_generators,
     warn_of_validation,
 )
+from training.modules.in_hooks import held_by_hooks
+from training.modules.reachable import Found
 from training.modules.unsaved_buffers import UnsavedBuffers
 from training.modules.unsaved_numbers import UnsavedNumbers
 from training.signals.handlers import warn_of_unheard
@@ -31,11 +37,35 @@ def watch_unsaved(
     for loader in {id(each): each for each in validation}.values():
         warn_of_validation(loader)
     # A plugin that has a generator is trusted to keep its state.
-    plugins = [getattr(each, "__dict__", {}) for each in trainer.plugins.values()]
-    kept = [part for attributes in plugins for part in attributes.values()]
-    warn_of_drawn(trainer.criterion.generators, [*order.generators, *kept])
+    warn_of_drawn(
+        trainer.criterion.generators,
+        [*order.generators, *_held_by(trainer.plugins.values())],
+    )
     modules = {"model": trainer.model, **trainer.criterion.held_modules()}
-    beside = partial(trainer.criterion.reached, [*trainer.plugins.values(), *kept])
+    keepers = [each for each in trainer.plugins.values() if _has_state(each)]
+
+    def beside() -> tuple[Found, list[Any]]:
+        kept = _held_by(keepers)
+        found = trainer.criterion.reached(kept)
+        more = held_by_hooks(modules, trainer.optimizer, kept)
+        more += numbers_in(order, kept)
+        # The criterion saves modules, or tells of them, but no plugin's.
+        others = set(map(id, _held_by(trainer.plugins.values())))
+        reached = [each for _, each in found if isinstance(each, nn.Module)]
+        return found + more, kept + [m for m in reached if id(m) not in others]
+
     numbers = UnsavedNumbers(modules, trainer.optimizer, beside)
     state.unsaved.extend((UnsavedBuffers(modules), numbers))
     state.before_evaluation.append(numbers.look)
+
+
+def _held_by(plugins: Iterable[Any]) -> list[Any]:
+    """Return plugins and their attributes."""
+    parts = [vars(each).values() for each in plugins if hasattr(each, "__dict__")]
+    return [*plugins, *itertools.chain.from_iterable(parts)]
+
+
+def _has_state(plugin: Any) -> bool:
+    """Whether it saves something; the method of all callbacks does not."""
+    method = getattr(plugin, "state_dict", Callback.state_dict)
+    return getattr(method, "__func__", method) is not Callback.state_dict

@@ -25,7 +25,6 @@ from torch.utils.data import (
 )
 
 from training.feed.loader_parts import parts_of
-from training.feed.unsaved_counts import counts_in, warn_of_counts
 from training.hardware.rng import seed_host
 
 
@@ -170,17 +169,13 @@ class SeededOrder(Sampler[Any]):
         self.indices = indices
         self.epoch = 0
         self._seed = seed
-        self._is_seen = False
 
     def __len__(self) -> int:
         return len(self.indices)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        seed, before = epoch_seed(self._seed, self.epoch), counts_in(self.indices)
+        seed = epoch_seed(self._seed, self.epoch)
         yield from apart_from(seed, lambda: iter(self.indices))
-        if not self._is_seen:
-            warn_of_counts(self.indices, before)
-        self._is_seen = True
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType, MethodType, ModuleType
@@ -58,6 +59,16 @@ def held_in(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     elif place.count(".") < MOST_LEVELS:  # deeper is data, or a list that is in itself
         for name, item in _items_of(value):
             yield from held_in(item, joined(place, name))
+
+
+def is_of_user(value: Any) -> bool:
+    """Whether it is a plain object of a class that no library, nor we, have written."""
+    name = type(value).__module__
+    if _counts(value) or isinstance(value, CONTAINERS) or name.startswith(WITH_HOOKS):
+        return False
+    # A class of a notebook is in no file.
+    at = getattr(sys.modules.get(name), "__file__", None) or LIBRARIES[0]
+    return hasattr(value, "__dict__") and (name == "__main__" or not is_library(at))
 
 
 def near(function: Any) -> dict[int, str]:

@@ -1,12 +1,12 @@
-"""Name what modules, an optimizer or a loss move in Python: in no checkpoint.
+"""Name what a run moves in Python, and in modules that nobody saves.
 
-Nobody reads their code: what moves between saves is named, whatever it is for.
+Nobody reads the code: what moves between saves is named, whatever it is for.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +15,13 @@ from torch.optim import Optimizer
 from training.hardware.rng import is_generator
 from training.modules.frozen_weights import WHOLE, sample_of
 from training.modules.plain_names import named_parts, some
-from training.modules.reachable import NUMBERS, has_hooks, held_in, joined
+from training.modules.reachable import (
+    NUMBERS,
+    has_hooks,
+    held_in,
+    is_of_user,
+    joined,
+)
 from training.modules.unsaved_buffers import holds_numbers
 
 log = logging.getLogger(__name__)
@@ -33,19 +39,21 @@ class UnsavedNumbers:
     Not those of an optimizer of torch, nor of a module or an optimizer that saves more
     than torch does, by methods or hooks, nor of a metric that is saved. No tensor that
     has a graph: it belongs to one step, as a rule, such as a loss that is kept there.
-    Optimizers and random generators in the optimizer are warned of at once.
+    Of a module that is found there, as in a list, parameters and buffers are looked at,
+    too. Optimizers and random generators in the optimizer are warned of at once.
 
     Args:
         modules: part -> module, such as the model.
         optimizer: that of the run.
-        beside: returns what can be reached from functions of the user.
+        beside: returns what can be reached from functions of the user, and objects
+            whose tensors and modules others save, as plugins do.
     """
 
     def __init__(
         self,
         modules: Mapping[str, nn.Module],
         optimizer: Optimizer | None = None,
-        beside: Callable[[], Iterable[Held]] = tuple,
+        beside: Callable[[], tuple[list[Held], list[Any]]] = lambda: ([], []),
     ) -> None:
         self._modules, self._optimizer, self._beside = dict(modules), optimizer, beside
         if isinstance(optimizer, Optimizer):
@@ -64,9 +72,10 @@ class UnsavedNumbers:
         self._trained = self._marks()
 
     def warn_of_moved(self) -> None:
-        """Warn, once of each, of those that have moved between saves, twice in a row.
+        """Warn, once of each, of those that have moved between saves, twice.
 
-        Once alone may be a cache that has been filled; it is filled again. Looks, if
+        Once alone may be a cache that has been filled; it is filled again. Not twice in
+        a row: between saves inside of an epoch, what counts epochs rests. Looks, if
         nobody has since the last save.
         """
         now = self._marks() if self._trained is None else self._trained
@@ -82,24 +91,30 @@ class UnsavedNumbers:
                 "another run where they decide about training; keep each of a module "
                 "in a buffer, or return it from get_extra_state(), each of the "
                 "optimizer in a group or in its state, each of a step_fn or loss_fn in "
-                "a buffer of a module that it uses, and call persistent(True) of a "
-                "metric; what nothing in training reads needs nothing, as a loss that "
-                "is kept for a log, nor what is set anew before it is read",
+                "a buffer of a module that it uses, each of a hook, sampler, collate "
+                "function or data set, and a module that is no submodule, in a "
+                "callback's state_dict(), or set an epoch that one counts in a "
+                "set_epoch(epoch) of its own, and call persistent(True) of a metric; "
+                "what nothing in training reads needs nothing, as a loss that is kept "
+                "for a log, nor what is set anew before it is read",
                 some(again),
             )
             self._told.update(again)
-        self._moved = moved
+        self._moved |= moved
 
     def _marks(self) -> dict[tuple[str, Hashable], Any]:
         """Return what differs if it has moved, by name and, of tensors, by kind.
 
         Of another shape it is another one, such as a cache for longer inputs.
         """
+        beside, kept = self._beside()
+        theirs = [each for _, each in _inside_of(dict(enumerate(kept)))]
         # Of parts of one, as of a sharded model, nobody can have another view.
-        whole = [each for each in self._saved() if type(each) in WHOLE]
+        whole = [each for each in self._saved(theirs) if type(each) in WHOLE]
         saved = {_storage_of(each) for each in whole if holds_numbers(each)}
         marks: dict[tuple[str, Hashable], Any] = {}
-        for name, value in self._held():
+        passed = set(map(id, kept))
+        for name, value in self._held(beside, _modules_in(theirs), passed):
             if isinstance(value, Tensor):
                 if _is_plain(value) and _storage_of(value) not in saved:
                     numbers = sample_of(value).tolist()
@@ -110,26 +125,53 @@ class UnsavedNumbers:
                 marks[name, None] = value
         return marks
 
-    def _saved(self) -> Iterator[Tensor]:
+    def _saved(self, theirs: Iterable[Any]) -> Iterator[Tensor]:
         """Yield what is saved, and gradients: another tensor may be a view of them."""
-        for module in self._modules.values():
-            for parameter in module.parameters():
+        yield from (each for each in theirs if isinstance(each, Tensor))
+        for module in {*_modules_in(self._modules.values()), *_modules_in(theirs)}:
+            for parameter in module.parameters(recurse=False):
                 yield parameter
                 if parameter.grad is not None:
                     yield parameter.grad
-            yield from module.buffers()
+            yield from module.buffers(recurse=False)
         for state in getattr(self._optimizer, "state", {}).values():
             yield from (each for _, each in held_in(state) if isinstance(each, Tensor))
 
-    def _held(self) -> Iterator[Held]:
-        """Yield all attributes and variables that no checkpoint asks for."""
-        for name, module in named_parts(self._modules):
-            if not (_saves_more(module) or _is_kept(module)):
-                yield from _inside_of(_own_of(module), name)
-        yield from self._beside()
+    def _held(
+        self, beside: list[Held], theirs: set[nn.Module], passed: set[int]
+    ) -> Iterator[Held]:
+        """Yield all attributes and variables that no checkpoint asks for.
+
+        And weights of modules that are found there.
+        """
+        own = _modules_in(self._modules.values())
+        seen = theirs - own
+        found: list[Held] = [*self._modules.items(), *beside]
         optimizer = self._optimizer
         if isinstance(optimizer, Optimizer) and not _is_of_torch(optimizer):
-            yield from _inside_of(_own_attributes(optimizer), "optimizer")
+            found += _inside_of(_own_attributes(optimizer), "optimizer", passed)
+        for place, value in found:  # grows
+            if not isinstance(value, nn.Module):
+                yield place, value
+                continue
+            new = [each for each in named_parts({place: value}) if each[1] not in seen]
+            for name, module in new:
+                seen.add(module)
+                if module not in own:  # nobody asks it for what it saves
+                    tensors = {**module._parameters, **module._buffers}
+                    found += [
+                        (joined(name, n), t.detach())
+                        for n, t in tensors.items()
+                        if t is not None and type(t) in WHOLE
+                    ]
+                elif _saves_more(module) or _is_kept(module):
+                    continue
+                found += _inside_of(_own_of(module), name, passed)
+
+
+def _modules_in(values: Iterable[Any]) -> set[nn.Module]:
+    wholes = [each for each in values if isinstance(each, nn.Module)]
+    return {module for whole in wholes for module in whole.modules()}
 
 
 def _warn_of_inner(optimizer: Optimizer) -> None:
@@ -168,10 +210,18 @@ def _is_merged(inner: Optimizer, outer: Optimizer) -> bool:
     return takes_back and steps <= own
 
 
-def _inside_of(attributes: Mapping[str, Any], of: str = "") -> Iterator[Held]:
+def _inside_of(
+    attributes: Mapping[Any, Any], of: str = "", passed: Collection[int] = ()
+) -> Iterator[Held]:
+    """Yield what counts in attributes, and in those of a user's object among them."""
     # One by one: a long list is data, but a class may have many attributes.
     for name, value in attributes.items():
-        yield from ((joined(of, place), each) for place, each in held_in(value, name))
+        if type(value) not in NUMBERS and id(value) in passed:
+            continue
+        parts = vars(value) if is_of_user(value) else {"": value}
+        for part, each in parts.items():
+            for place, held in held_in(each, joined(str(name), part)):
+                yield joined(of, place), held
 
 
 def _own_of(module: nn.Module) -> dict[str, Any]:

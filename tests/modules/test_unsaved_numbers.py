@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ class Inner(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if self.what == "cools":
             self.heat *= 0.9
+        elif self.what == "cools by numpy":
+            self.heat = self.heat * np.float32(0.9)
         elif self.what == "is filled once":
             self.heat = 2.0
         elif self.what == "is not a number":
@@ -102,6 +105,7 @@ def trained(
     ("inner", "count"),
     [
         pytest.param(Inner("cools"), 1, id="it moves all the time"),
+        pytest.param(Inner("cools by numpy"), 1, id="a number of numpy's"),
         pytest.param(Inner("cools among many"), 1, id="many attributes"),
         pytest.param(Inner("is filled once"), 0, id="a cache"),
         pytest.param(Inner("rests"), 0, id="it rests"),

@@ -56,7 +56,8 @@ def watch_unsaved(
 
     numbers = UnsavedNumbers(modules, trainer.optimizer, beside)
     state.unsaved.extend((UnsavedBuffers(modules), numbers))
-    state.before_evaluation.append(numbers.look)
+    if trainer.bus.listeners("on_checkpoint"):  # else hardly anybody saves
+        state.before_evaluation.append(numbers.look)
 
 
 def _held_by(plugins: Iterable[Any]) -> list[Any]:

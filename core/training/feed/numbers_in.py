@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from training.modules.bytecode import is_library
-from training.modules.reachable import NUMBERS, held_in, is_of_user, joined, reachable
+from training.modules.reachable import held_in, is_number, is_of_user, joined, reachable
 
 if TYPE_CHECKING:
     from training.feed.epoch_loader import EpochLoader
@@ -57,6 +57,6 @@ def _is_small(value: Any) -> bool:
     """Whether it is no list of rows, and no part of it has to be copied to be read."""
     values = value if type(value) is tuple else (value,)
     return all(
-        each.is_contiguous() if type(each) is Tensor else type(each) in NUMBERS
+        each.is_contiguous() if type(each) is Tensor else is_number(each)
         for each in values
     )

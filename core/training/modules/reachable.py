@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Real
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -29,6 +30,12 @@ NUMBERS = (int, float)
 
 #: (place, what is there), each once.
 Found = list[tuple[str, Any]]
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number of Python's or numpy's, and no truth."""
+    kind = type(value)
+    return kind in NUMBERS or (kind.__module__ == "numpy" and isinstance(value, Real))
 
 
 def joined(place: str, name: str) -> str:
@@ -74,7 +81,7 @@ def is_of_user(value: Any) -> bool:
 def near(function: Any) -> dict[int, str]:
     """Return id -> place of what is found without looking into objects."""
     found = _Search(function, is_far=False).found()
-    return {id(each): at for at, each in found if type(each) not in NUMBERS}
+    return {id(each): at for at, each in found if not is_number(each)}
 
 
 def reachable(function: Any, passed_over: Iterable[Any] = ()) -> Found:
@@ -114,7 +121,7 @@ class _Search:
             place, value = next(stack[-1], (None, None))
             if place is None:
                 stack.pop()
-            elif type(value) in NUMBERS:  # one object may be many numbers
+            elif is_number(value):  # one object may be many numbers
                 yield place, value
             elif id(value) not in seen:
                 seen.add(id(value))
@@ -162,7 +169,7 @@ def _items_of(value: Any) -> list[tuple[str, Any]]:
 
 def _counts(value: Any) -> bool:
     is_part = isinstance(value, (nn.Module, Optimizer, Tensor))
-    return is_part or type(value) in NUMBERS or is_generator(value)
+    return is_part or is_number(value) or is_generator(value)
 
 
 def _is_opaque(value: Any) -> bool:

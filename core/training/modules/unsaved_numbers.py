@@ -16,9 +16,9 @@ from training.hardware.rng import is_generator
 from training.modules.frozen_weights import WHOLE, sample_of
 from training.modules.plain_names import named_parts, some
 from training.modules.reachable import (
-    NUMBERS,
     has_hooks,
     held_in,
+    is_number,
     is_of_user,
     joined,
 )
@@ -56,8 +56,7 @@ class UnsavedNumbers:
         beside: Callable[[], tuple[list[Held], list[Any]]] = lambda: ([], []),
     ) -> None:
         self._modules, self._optimizer, self._beside = dict(modules), optimizer, beside
-        if isinstance(optimizer, Optimizer):
-            _warn_of_inner(optimizer)
+        self._has_told_inner = self._warns_of_inner()
         self._before = self._marks()
         self._trained: dict[tuple[str, Hashable], Any] | None = None
         self._moved: set[str] = set()
@@ -78,6 +77,8 @@ class UnsavedNumbers:
         a row: between saves inside of an epoch, what counts epochs rests. Looks, if
         nobody has since the last save.
         """
+        # Again: before the first step an inner one may have no state to be compared.
+        self._has_told_inner = self._has_told_inner or self._warns_of_inner()
         now = self._marks() if self._trained is None else self._trained
         before, self._before, self._trained = self._before, now, None
         moved = {key[0] for key, mark in now.items() if before.get(key, mark) != mark}
@@ -102,6 +103,26 @@ class UnsavedNumbers:
             self._told.update(again)
         self._moved |= moved
 
+    def _warns_of_inner(self) -> bool:
+        """Warn of optimizers and generators in the optimizer, unless it saves them."""
+        optimizer = self._optimizer
+        if not isinstance(optimizer, Optimizer):
+            return False
+        inner = [
+            place
+            for place, each in _inside_of(_own_attributes(optimizer))
+            if is_generator(each)
+            or (isinstance(each, Optimizer) and not _is_merged(each, optimizer))
+        ]
+        if inner:
+            log.warning(
+                "the %s keeps %s, whose state no checkpoint holds, so that a resumed "
+                "run is another one: return it from its state_dict(), and take it back "
+                "in load_state_dict()",
+                *(type(optimizer).__name__, some(inner)),
+            )
+        return bool(inner)
+
     def _marks(self) -> dict[tuple[str, Hashable], Any]:
         """Return what differs if it has moved, by name and, of tensors, by kind.
 
@@ -121,7 +142,7 @@ class UnsavedNumbers:
                     # The version counts what is written beside the sample.
                     marks[name, (value.dtype, value.shape)] = numbers, value._version
             # NaN, which differs from itself, is none.
-            elif type(value) in NUMBERS and value == value:
+            elif is_number(value) and value == value:
                 marks[name, None] = value
         return marks
 
@@ -174,22 +195,6 @@ def _modules_in(values: Iterable[Any]) -> set[nn.Module]:
     return {module for whole in wholes for module in whole.modules()}
 
 
-def _warn_of_inner(optimizer: Optimizer) -> None:
-    inner = [
-        place
-        for place, each in _inside_of(_own_attributes(optimizer))
-        if is_generator(each)
-        or (isinstance(each, Optimizer) and not _is_merged(each, optimizer))
-    ]
-    if inner:
-        log.warning(
-            "the %s keeps %s, whose state no checkpoint holds, so that a resumed run "
-            "is another one: return it from its state_dict(), and take it back in "
-            "load_state_dict()",
-            *(type(optimizer).__name__, some(inner)),
-        )
-
-
 def _is_merged(inner: Optimizer, outer: Optimizer) -> bool:
     """Whether the state of the outer optimizer has all that the inner one's has.
 
@@ -216,7 +221,7 @@ def _inside_of(
     """Yield what counts in attributes, and in those of a user's object among them."""
     # One by one: a long list is data, but a class may have many attributes.
     for name, value in attributes.items():
-        if type(value) not in NUMBERS and id(value) in passed:
+        if id(value) in passed and not is_number(value):
             continue
         parts = vars(value) if is_of_user(value) else {"": value}
         for part, each in parts.items():

@@ -56,8 +56,7 @@ def watch_unsaved(
 
     numbers = UnsavedNumbers(modules, trainer.optimizer, beside)
     state.unsaved.extend((UnsavedBuffers(modules), numbers))
-    if trainer.bus.listeners("on_checkpoint"):  # else hardly anybody saves
-        state.before_evaluation.append(numbers.look)
+    state.before_evaluation.append(numbers.look)
 
 
 def _held_by(plugins: Iterable[Any]) -> list[Any]:

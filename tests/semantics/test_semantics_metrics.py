@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from trainbus_evaluation import EvaluationCallback, Evaluator
 from training import Callback, Trainer
+from training.loop.metrics import Metrics
 
 ROWS, CLASSES = 23, 4  # 23 = 3 * 7 + 2 = 2 * 10 + 3: a last batch of another size
 
@@ -186,3 +187,22 @@ def test_what_lacks_a_gradient_in_an_evaluation_is_told_how_to_have_it(
         (measure if who == "an evaluator alone" else trainer.train)()
     notes = "\n".join(raised.value.__notes__)
     assert notes.count("below torch.enable_grad(), or leave it out where") == 1
+
+
+LARGEST_IS_BEST = """
+    MulticlassAccuracy F1Score BinaryAUROC R2Score MeanIoU BLEUScore JaccardIndex
+    r2 mAP mAP50 rouge1 rougeL dice top5acc val_recall/clean exact_match
+"""
+SMALLEST_IS_BEST = "MAPE rmse WordErrorRate mapped facts DiceLoss f16_time val_loss"
+
+
+def test_by_words_of_any_spelling_one_is_warned_of_watching_the_worst(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for names, is_told in (LARGEST_IS_BEST, True), (SMALLEST_IS_BEST, False):
+        for name in names.split():
+            caplog.clear()
+            Metrics().require(name, "x.monitor", "min")
+            assert bool(caplog.messages) == is_told, name
+            Metrics().require(name, "x.monitor", "max")
+            assert len(caplog.messages) == is_told, name

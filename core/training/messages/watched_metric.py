@@ -12,10 +12,27 @@ __all__ = ["warn_of_smallest", "way_to"]
 
 log = logging.getLogger(__name__)
 
+#: Where a word of a name begins or ends: ``val_f1``, ``BinaryAUROC``, ``rougeL``,
+#: ``F1Score``, and never inside of a number.
+EDGE = (
+    r"(?!(?<=\d)\d)(?:(?<![A-Za-z])|(?![A-Za-z])"
+    r"|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]))"
+)
+
+
+def _words(words: str) -> re.Pattern[str]:
+    """Return what finds one of ``words`` in a name, whatever their case."""
+    return re.compile(f"{EDGE}(?i:{'|'.join(words.split())}){EDGE}")
+
+
 #: Words in the names of metrics of which the largest value is the best.
-LARGER = frozenset({"acc", "accuracy", "auc", "auroc", "bleu", "f1", "iou", "exact"})
+LARGER = _words(
+    "acc accuracy exact precision recall sensitivity specificity f1 fbeta r2 "
+    "auc auroc auprc ap map ndcg mrr iou miou jaccard dice kappa mcc "
+    "bleu sacrebleu rouge meteor cider anls psnr ssim"
+)
 #: Words in the names of those of which it is not, whatever else is in them.
-SMALLER = frozenset({"loss", "error"})
+SMALLER = _words("loss error")
 
 #: What ``EvaluationCallback`` measures only where it is asked to.
 ASKED_FOR = ("accuracy", "f1", "mae", "mse")
@@ -53,8 +70,7 @@ def warn_of_smallest(name: str, owner: str) -> None:
         name: what is watched.
         owner: who watches it, as ``"early_stopping.monitor"``.
     """
-    words = set(re.split(r"[^a-z0-9]+", name.lower()))
-    if words & LARGER and not words & SMALLER:
+    if LARGER.search(name) and not SMALLER.search(name):
         log.warning(
             "%s watches %r with mode 'min', so that the smallest value counts as the "
             "best; set mode to 'max' if the largest is",

@@ -72,6 +72,9 @@ class Largest:
     def compute(self):
         return self.value
 
+    def measured(self, outputs, targets):
+        return largest(outputs, targets)
+
 
 @pytest.mark.parametrize("sizes", [(10,), (4, 4, 2), (1, 9)], ids=str)
 def test_errors_are_means_over_all_numbers_however_rows_are_batched(sizes):
@@ -270,10 +273,11 @@ CONSTRUCTED = [EvaluationCallback, partial(Evaluator, nn.Linear(3, 2))]
     ("metrics", "told"),
     [
         ([lambda o, t: 0], "lambda.* has no name to be delivered under"),
-        ([partial(largest)], "no name .*`def name"),
+        ([partial(largest)], "no name .*`def name.*such as one that calls it"),
         ([nn.L1Loss()], "no name .*`def name"),
         ([Largest], r"the class Largest; pass an object of it, such as Largest\(\)"),
         (["mae", mae], "two named 'mae'"),
+        ([Largest().measured, Largest().measured], "two named 'measured'"),
         ([largest, Largest("largest")], "two named 'largest'"),
         ([Largest("loss")], "of your own named 'loss', but so the run calls"),
         ([Largest("val_loss")], "of your own named 'val_loss'"),
@@ -296,9 +300,10 @@ def test_a_name_of_a_column_is_told_on_construction():
 @pytest.mark.parametrize("make", CONSTRUCTED, ids=["callback", "evaluator"])
 def test_what_is_listed_twice_is_one_metric(make):
     own = Largest()
-    made = make(metrics=["mae", largest, own, "mae", largest, own, "loss"])
+    once = ["mae", largest, own, own.measured, "loss"]
+    made = make(metrics=[*once, "mae", largest, own, own.measured])
     names = made.produces if make is EvaluationCallback else made.metrics
-    assert len(names) == 4
+    assert len(names) == 5
 
 
 def test_a_name_alone_may_be_that_of_a_task_until_the_run_is_known(tmp_path):

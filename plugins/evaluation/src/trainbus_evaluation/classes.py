@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainbus_evaluation.forward import logits_of, targets_of
+from trainbus_evaluation.forward import logits_of, refuse_unseen, targets_of
 from trainbus_evaluation.generated import AnswerClasses
 from trainbus_evaluation.metrics import NO_CLASS, accuracy, macro_f1
 from trainbus_evaluation.shifting import IGNORED, Shift, following
@@ -86,6 +86,7 @@ class Classes:
             for each in self._predicted.values():
                 each.append(predicted)
         else:
+            refuse_unseen(outputs)
             labels = self._add_highest(logits, targets_of(moved))
             if use.ignored != IGNORED:  # two kernels, where somebody chose another
                 labels = labels.masked_fill(labels == use.ignored, IGNORED)

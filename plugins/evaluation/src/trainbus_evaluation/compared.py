@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainbus_evaluation.classes import NoLabelError
-from trainbus_evaluation.forward import logits_of, targets_of
+from trainbus_evaluation.forward import logits_of, refuse_unseen, targets_of
 from trainbus_evaluation.metrics import Means
 from trainbus_evaluation.numbers import number_of
 from trainbus_evaluation.own_metrics import is_updated
@@ -37,12 +38,14 @@ class Compared:
         self._names = ", ".join([*self._errors, *own])
         self._updated = {name: each for name, each in own.items() if is_updated(each)}
         self._functions = {n: each for n, each in own.items() if n not in self._updated}
+        self._has_one = len(own) == 1
         self._means = Means()
         #: Outputs and targets of each batch; None: it does not count here.
         self._kept: list[tuple[Tensor, Tensor] | None] = []
         self._is_empty = True
-        for each in self._updated.values():
-            each.reset()
+        for name, metric in self._updated.items():
+            with _naming(name):
+                metric.reset()
 
     @property
     def is_needed(self) -> bool:
@@ -60,7 +63,17 @@ class Compared:
         Raises:
             ConfigError: outputs and targets are no tensors, or do not fit.
         """
+        refuse_unseen(outputs)
         found, targets = logits_of(outputs), targets_of(moved)
+        bare = outputs if found is None else found
+        is_bare = isinstance(bare, Tensor) and bare.dim() == 0
+        if is_bare and isinstance(targets, Tensor) and targets.dim() > 0:
+            raise ConfigError(
+                f"{self._names}: the outputs are of the shape (), but the targets of "
+                f"{tuple(targets.shape)}; if forward ends in .squeeze(), which takes "
+                "the batch from one of a single row, too, let it name the dimension, "
+                "as .squeeze(-1) does"
+            )
         if found is None or not isinstance(targets, Tensor):
             has = "no logits" if found is None else "logits"
             raise ConfigError(
@@ -119,18 +132,23 @@ class Compared:
             # Copies: loader or model may use the memory again. On CUDA it waits.
             pair = outputs.to("cpu", copy=True), targets.to("cpu", copy=True)
             with torch.autocast("cpu", enabled=False):
-                for metric in self._updated.values():
-                    metric.update(*pair)
+                for name, metric in self._updated.items():
+                    # Its own: one that works in place would change what others get.
+                    given = pair if self._has_one else [each.clone() for each in pair]
+                    with _naming(name):
+                        metric.update(*given)
         if self._functions:
             self._kept.append(pair)
 
     def _own_results(self, pairs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        found: dict[str, Any] = {}
         with torch.autocast("cpu", enabled=False):
-            found = {name: each.compute() for name, each in self._updated.items()}
-            if self._functions:
-                outputs, targets = zip(*pairs, strict=True)
-                joined = self._joined(outputs), self._joined(targets)
-                found |= {name: each(*joined) for name, each in self._functions.items()}
+            for name, metric in self._updated.items():
+                with _naming(name):
+                    found[name] = metric.compute()
+            for name, function in self._functions.items():
+                with _naming(name):  # joined anew for each, since one may work in place
+                    found[name] = function(*map(self._joined, zip(*pairs, strict=True)))
         return {name: _checked(name, value) for name, value in found.items()}
 
     def _joined(self, parts: Sequence[Tensor]) -> Tensor:
@@ -144,6 +162,16 @@ class Compared:
                 "given batch after batch"
             )
         return torch.cat(list(parts))
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Tell with an error in which metric it came up."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in the metric {name!r} of your own")
+        raise
 
 
 def _checked(name: str, value: Any) -> float:

@@ -62,7 +62,8 @@ class Evaluator:
     them, is given batch after batch on the CPU, after a ``reset``, and holds what it
     holds; its ``name``, or that of its class, is the metric's, and it is for one
     process. A batch of weight 0 is left out of all these; what else is padding is for
-    the function to leave out.
+    the function to leave out. Where a ``step_fn`` calls the model more than once, its
+    last outputs are taken.
 
     Args:
         model: any module; every module's train or eval mode is as before afterwards.
@@ -151,7 +152,7 @@ class Evaluator:
         with evaluating(self.model), without_gradients(), taps:
             for batch, moved, samples, counts in placed(dataloader, device):
                 mean, weight, outputs = self._runner.loss_and_outputs(
-                    batch, moved, device, samples, needs_loss
+                    batch, moved, device, samples, needs_loss, needs_classes
                 )
                 weight = weight if counts else 0.0
                 if needs_loss:

@@ -96,6 +96,7 @@ class ModelRunner:
         device: torch.device,
         samples: int | None = None,
         is_weighed: bool = True,
+        is_looked_at: bool = True,
     ) -> tuple[Tensor | None, float, Any]:
         """Return (mean loss or None, weight, the model's outputs) of a batch.
 
@@ -109,6 +110,8 @@ class ModelRunner:
             samples: in the batch, where that is known.
             is_weighed: whether anybody asks for loss and weight; else this is 1, unless
                 the batch says it.
+            is_looked_at: whether a loss is of use, too, where nobody asks for it; the
+                cross entropy of here is spared, where it is not.
         """
         if self._compute_loss is not None:
             compute = self._compute_loss
@@ -130,20 +133,21 @@ class ModelRunner:
             )
             self._take(parts)
         else:
-            loss, outputs = self._loss_and_outputs(moved, is_weighed)
+            loss, outputs = self._loss_and_outputs(moved, is_weighed, is_looked_at)
         if self._weigher.is_sum and weight and loss is not None:
             loss = loss / weight
         return loss, weight, outputs
 
     def _loss_and_outputs(
-        self, moved: Any, is_asked: bool = True
+        self, moved: Any, is_asked: bool = True, is_looked_at: bool = True
     ) -> tuple[Tensor | None, Any]:
         if isinstance(moved, Mapping):
             outputs = call_model(self.model, moved)
             return _own_loss(outputs), outputs
         targets = targets_of(moved)
         outputs = call_model(self.model, moved[:-1])
-        if not is_asked and _is_of_fractions(targets):
+        is_of_use = is_looked_at and not _is_of_fractions(targets)
+        if not (is_asked or is_of_use):
             return None, outputs  # a cross entropy of numbers is none
         return _cross_entropy(outputs, targets), outputs
 
@@ -255,6 +259,16 @@ def logits_of(outputs: Any) -> Tensor | None:
     if logits is None and isinstance(outputs, Mapping):
         logits = outputs.get("logits")
     return logits if isinstance(logits, Tensor) else None
+
+
+def refuse_unseen(outputs: Any) -> None:
+    """Raise ``ConfigError`` if no outputs were seen while the loss was computed."""
+    if outputs is None:
+        raise ConfigError(
+            "metrics compare what the model returns, but it was not called for the "
+            "loss, or returned None; let step_fn call the model itself, as model(x), "
+            "and not a part or a method of it, or measure the loss alone"
+        )
 
 
 def _own_loss(outputs: Any) -> Tensor | None:

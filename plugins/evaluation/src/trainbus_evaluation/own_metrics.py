@@ -15,6 +15,11 @@ from training.plugin import Strategy, did_you_mean
 METRICS = ("loss", "accuracy", "f1", "mae", "mse")
 #: What a run calls its losses.
 LOSSES = ("train_loss", "val_loss")
+#: What functions that take the truth first, as scikit-learn's do, call it.
+TRUTHS = {
+    *("y_true", "labels_true", "true", "truth", "ground_truth", "gold", "expected"),
+    *("target", "targets", "label", "labels", "reference", "references"),
+}
 
 
 def is_updated(metric: Any) -> bool:
@@ -49,7 +54,7 @@ def named(metrics: Iterable[Metric]) -> dict[str, Any]:
                 "but so the run calls a loss of its own; list 'loss' for that of "
                 "validation, and name another metric otherwise"
             )
-        if found.setdefault(name, own) is not own:
+        if not _is_same(found.setdefault(name, own), own):
             raise ConfigError(
                 f"metrics has two named {name!r}; name one of them otherwise: a "
                 "function by its def, an object by its attribute name"
@@ -111,6 +116,12 @@ def refuse_divided(metrics: Mapping[str, Any], strategy: Strategy) -> None:
         )
 
 
+def _is_same(one: Any, other: Any) -> bool:
+    # A method is another object each time; == of torchmetrics' is one more metric.
+    are_methods = inspect.ismethod(one) and inspect.ismethod(other)
+    return one is other or (are_methods and one == other)
+
+
 def _name_of(metric: Any) -> str:
     if isinstance(metric, type):
         raise ConfigError(
@@ -125,7 +136,8 @@ def _name_of(metric: Any) -> str:
     if not callable(metric) or not isinstance(name, str) or not name.isidentifier():
         raise ConfigError(
             f"metrics has {metric!r}, which has no name to be delivered under; pass "
-            "a function that is written as `def name(outputs, targets): ...`"
+            "a function that is written as `def name(outputs, targets): ...`, such as "
+            "one that calls it"
         )
     _check_takes_two(metric, f"the metric {name!r}")
     return name
@@ -143,3 +155,11 @@ def _check_takes_two(function: Any, what: str) -> None:
             f"{what} takes {signature}, but is called with (outputs, targets); let it "
             "take these two"
         ) from None
+    first = next(iter(signature.parameters))
+    if first.lower() in TRUTHS:
+        name = function.__name__
+        raise ConfigError(
+            f"{what} takes {first!r} first, but is called with (outputs, targets), and "
+            "would take one for the other; pass one that turns them, as `def turned("
+            f"outputs, targets): return {name}(targets, outputs)`"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,6 @@ def failing_alike_and_alone() -> list[tuple[str, float]]:
         told(run_of(DoesAlone(1, breaks)).train),
         told(run_of),  # of one that lives on
     ]
-
-
-@pytest.fixture
-def parted(two: Ranks) -> Iterator[Ranks]:
-    """Two processes that can do nothing together any more, once the test is over."""
-    yield two
-    two.close()
 
 
 class Unsendable:

@@ -35,7 +35,7 @@ def tear_down(
             if (number := signal_of(failure)) is not None:
                 trainer.state.requests.leave_for_signal(number)
             for later in bus.call_all("on_exception", trainer=trainer, error=failure):
-                add_note(failure, f"then on_exception failed: {repr_of(later)}")
+                failure = _joined(failure, later, "on_exception")
     finally:  # also when the user does not want to wait for the above
         closing = bus.call_all("on_close", trainer=trainer)
     is_told = failure is not None

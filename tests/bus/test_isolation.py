@@ -151,6 +151,19 @@ def test_with_other_processes_a_failure_of_one_that_all_call_ends_the_run(
     assert list(bus.plugins) == ["a"]
 
 
+@pytest.mark.parametrize("hook", ["on_exception", "on_close"])
+def test_with_other_processes_a_failure_as_the_run_ends_is_isolated(hook: str) -> None:
+    def fails(self: Callback) -> None:
+        raise OSError("boom")
+
+    bus = Bus()
+    bus.join_others(is_main=False)
+    bus.register(type("Ends", (Callback,), {hook: fails, "failure": "isolate"})(), "a")
+    given = {"error": KeyError()} if hook == "on_exception" else {}
+    assert bus.call_all(hook, trainer=None, **given) == []
+    assert bus.failures == {"a": 1}
+
+
 def test_with_other_processes_one_that_main_alone_calls_stays_isolated() -> None:
     bus, fails = Bus(), Fails("a")
     fails.ranks = "main"

@@ -16,6 +16,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     ranks.close()
 
 
+@pytest.fixture
+def parted(two: Ranks) -> Iterator[Ranks]:
+    """Two processes that can do nothing together any more, once the test is over."""
+    yield two
+    two.close()
+
+
 @pytest.fixture(scope="session", params=[3, 4])
 def many(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest

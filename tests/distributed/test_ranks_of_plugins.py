@@ -311,3 +311,37 @@ def test_d25_an_isolated_plugin_that_fails_on_one_process_ends_the_run_there(
     assert f"on rank {rank} of 2" in notes
     assert "runs on all processes" in notes
     assert f"rank {rank} failed: OSError: no disk" in found[1 - rank][0]
+
+
+class FailsClosing(Callback):
+    """Fails on one process, once the run is over there."""
+
+    name = "fails"
+    failure = "isolate"
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_close(self, trainer: Trainer) -> None:
+        if trainer.rank == self.rank:
+            raise OSError("no disk")
+
+
+def closed(rank: int) -> tuple[int, list[str]]:
+    """Return how many steps were made here, and what the bus says of them."""
+    heard, log = Heard(), logging.getLogger("training.bus.bus")
+    log.addHandler(heard)
+    trainer = run_of(FailsClosing(rank))
+    trainer.train()
+    return trainer.step, heard.words
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_d25_an_isolated_plugin_that_fails_in_closing_fails_no_finished_run(
+    two: Ranks, rank: int
+) -> None:
+    found = two.run(closed, rank)
+    assert found[0][0] == found[1][0] > 0
+    (words,) = found[rank][1]
+    assert words.startswith("plugin 'fails' failed in on_close, ")
+    assert found[1 - rank][1] == []

@@ -287,18 +287,31 @@ def test_an_option_that_no_configuration_could_set_is_refused_where_it_is_chosen
 
 
 @pytest.mark.parametrize(("name", "use"), [("csv", "csv"), ("two", "csv")])
+@pytest.mark.parametrize("by", ["the list", "-p csv"])
 def test_an_id_is_refused_elsewhere_than_in_the_list_of_plugins(
-    name: str, use: str, tmp_path: Path, command: Command
+    by: str, name: str, use: str, tmp_path: Path, command: Command
 ) -> None:
     path = tmp_path / "run.yaml"
-    path.write_text("plugins:\n  - csv\n  - csv: {id: two, filename: b.csv}\n")
-    code, _, err = command("plan", str(path), "--set", f"plugins.{name}.id=other")
+    first, option = ("  - csv\n", []) if by == "the list" else ("", by.split())
+    path.write_text(f"plugins:\n{first}  - csv: {{id: two, filename: b.csv}}\n")
+    change = ["--set", f"plugins.{name}.id=other"]
+    code, _, err = command("plan", str(path), *option, *change)
     assert code == 2
     (told,) = err.splitlines()
     assert told == (
-        f"trainbus: error: --set: plugins.{name}: the id of plugin {name!r} is that of "
-        f"the list; write it there: - {use}: {{id: ...}}"
+        f"trainbus: error: --set: plugins.{name}: plugin {name!r} gets its id in a "
+        f"configuration's list of plugins alone; write there: - {use}: {{id: ...}}"
     )
+
+
+def test_an_id_that_is_what_the_plugin_is_called_may_be_said_again(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "run.yaml"
+    listed = "plugins:\n  - csv: {id: two, filename: b.csv}\n"
+    path.write_text("data: {train: a}\nmodel: {name: m}\n" + listed)
+    said = load_config(path, ["plugins.two.id=two"])
+    assert said.plugins == load_config(path).plugins
 
 
 def test_what_constructors_refuse_comes_together_with_its_places() -> None:

@@ -76,6 +76,38 @@ def test_show_check_and_why_take_a_class_in_a_file(mine: str, command: Command) 
     assert out.splitlines() == ["Mine is active", f"  on: -p {mine}"]
 
 
+WRITES = """
+from pathlib import Path
+from training import Callback
+
+Path("imported").write_text("")
+
+class Writes(Callback):
+    name = "writes"
+    hook_api = ">=1.0,<2"
+    ranks = "main"
+
+    def on_train_begin(self) -> None:
+        Path("log.csv").write_text("")
+"""
+
+
+@pytest.mark.parametrize(
+    "named", [["./own/mine.py:Writes"], ["writes", "--plugins-dir", "own"]]
+)
+def test_a_check_leaves_the_folder_of_the_user_as_it_was(
+    named: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.py").write_text(WRITES)
+    (tmp_path / "log.csv").write_text("of the user")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert command("plugins", "check", *named) == (0, f"{named[0]}: good\n", "")
+    assert (tmp_path / "log.csv").read_text() == "of the user"
+    assert {file.name for file in tmp_path.iterdir()} == {"log.csv", "own"}
+
+
 @pytest.mark.parametrize("action", ["show", "why", "check"])
 def test_a_class_in_a_file_that_is_not_there_is_refused(
     action: str, command: Command

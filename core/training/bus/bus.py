@@ -17,7 +17,7 @@ import pluggy
 
 from training import hookspecs
 from training.bus.order import bus_order, not_built_in, warn_of_unasked
-from training.bus.ranks import names_declaring
+from training.bus.ranks import ENDING, ON_ALL, names_declaring
 from training.bus.registration import Hooks, Manager, checked_name, hooks_of
 from training.bus.slots import (
     Arguments,
@@ -51,8 +51,6 @@ Told = Callable[[str, Any, Any], None]
 MAX_FAILURES = 3
 #: Calls in which a plugin may refuse the run, and without which it cannot go on.
 BEGINNING = ("on_setup", "load_state_dict", "on_train_begin")
-#: Why one process cannot go on without a plugin.
-ON_ALL = "runs on all processes, in step with the others"
 
 
 class Bus(Slots):
@@ -280,6 +278,8 @@ class Bus(Slots):
             result = call(impl, hook, arguments, self._meter)
             return answer(name, checked_answer(hook, name, result))
         except BaseException as error:
+            if error is arguments.get("error"):
+                raise  # it was told of that, and has not failed
             if name in self.isolated and isinstance(error, Exception):
                 self.survive(name, plugin_of(impl), hook, error, arguments)
                 return None
@@ -330,7 +330,7 @@ class Bus(Slots):
         note_plugin(error, name, plugin, hook, step)
         if hook in NEVER_MISSED:
             raise error
-        if self._has_others and name not in self.main_only:
+        if self._has_others and name not in self.main_only and hook not in ENDING:
             # They would wait for what it has not called here, or calls no more.
             add_note(error, f"plugin {name!r} {ON_ALL}; its failure ends the run")
             raise error

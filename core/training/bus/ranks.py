@@ -11,6 +11,10 @@ from training.hooks.hook_api import RANKS
 ANSWERED_BY_ALL = frozenset(
     {"make_strategy", "wrap_model", "wrap_dataloader", "make_window"}
 )
+#: Why one process cannot go on without a plugin.
+ON_ALL = "runs on all processes, in step with the others"
+#: Hooks of a run that ends here anyway: no process waits for what another misses.
+ENDING = ("on_exception", "on_close")
 
 
 def names_declaring(what: str, value: str, plugins: Mapping[str, Any]) -> set[str]:

@@ -178,6 +178,29 @@ def test_p16_an_exit_of_one_that_is_switched_off_leaves_the_others_closed(
     assert last.told == ["KeyError", "closed"]
 
 
+@pytest.mark.parametrize("failure", ["isolate", "fatal"])
+def test_p16_who_raises_the_error_again_that_it_is_told_of_is_not_blamed(
+    failure: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Passes(Callback):
+        def on_exception(self, error: BaseException) -> None:
+            raise error
+
+    def step(model: object, batch: object) -> None:
+        raise KeyError("first")
+
+    passes = Passes()
+    passes.failure = failure
+    for trainer in (
+        build(passes, raising(KeyError, "on_step_end")),
+        build(passes, step_fn=step),  # whom no plugin has failed
+    ):
+        error = surfaced(trainer)
+        assert type(error) is KeyError
+        assert not [note for note in notes_of(error) if "on_exception" in note]
+    assert "on_exception" not in caplog.text
+
+
 @EACH
 def test_p16_who_raised_is_said_where_the_error_takes_no_note(
     kind: type[BaseException], caplog: pytest.LogCaptureFixture

@@ -125,17 +125,21 @@ class Choices:
         path = ("plugins", name)
         choice = self._choice(name, name)
         choice.trail.append(f"options changed: {change.origin(path)}")
-        if choice.is_active and "id" not in entry.get("options", {}):
+        options = entry.get("options", {})
+        if choice.is_active and options.get("id") == name:
+            del options["id"]  # it is called so
+        if choice.is_active and "id" not in options:
             return
         if choice.is_active:
-            told = f"the id of plugin {name!r} is that of the list; write it there: "
+            told = f"plugin {name!r} gets its id in a configuration's list of plugins "
+            told += "alone; write there: "
             way = f"- {choice.use}: {{id: ...}}"
             self.mistakes.append(PluginError(f"{change.place(path)}: {told}{way}"))
         elif choice.by:
             told = f"plugin {name!r} is switched off by {choice.by}; leave out one of "
             self.mistakes.append(PluginError(f"{change.place(path)}: {told}the two"))
         elif ids := [each.name for each in self._meant_by(name)]:
-            option = next(iter(entry.get("options", {})), "OPTION")
+            option = next(iter(options), "OPTION")
             runs = " and ".join(map(repr, ids))
             ways = " or ".join(f"plugins.{each}.{option}" for each in ids)
             told = f"plugin {name!r} runs as {runs}; write {ways}"

@@ -1,4 +1,7 @@
-"""Import plugins where it cannot hurt: in a process that may crash, exit or hang."""
+"""Import plugins where it cannot hurt: in a process that may crash, exit or hang.
+
+It works in a folder that is removed afterwards, whatever a plugin writes there.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from typing import Any, NamedTuple
 
 from training.app.plugin_tools.plugin_facts import Named
 from training.discovery import installed
-from training.discovery.installed import CALLBACK
+from training.discovery.installed import CALLBACK, PluginInfo
 from training.discovery.signature import parameters_of, signature_mistakes
 from training.errors import TrainbusError
 from training.messages.error_texts import error_text, text_of
@@ -58,7 +61,8 @@ def check(
     """
     results: dict[Named, Finding] = {}
     while left := [name for name in names if name not in results]:
-        with tempfile.TemporaryDirectory() as folder:
+        # Who is left of a process that was ended may still write there.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             report = Path(folder) / "report"
             report.touch()
             num_trials = sum(is_tried or kind == "model" for kind, _ in left)
@@ -105,7 +109,20 @@ def _call(
     return f"ends the process with exit code {ended.returncode}: {last}"
 
 
-def _checked(kind: str, name: str) -> Finding:
+def _found(kind: str, name: str) -> PluginInfo | Finding:
+    """Return what is installed as ``name``, or what keeps it from being found."""
+    try:
+        return installed.find(name, "plugins check", kind)
+    except Exception as error:
+        return _trouble(error)
+
+
+def _trouble(error: Exception) -> Finding:
+    say = text_of if isinstance(error, TrainbusError) else error_text
+    return Finding(say(error))
+
+
+def _checked(info: PluginInfo) -> Finding:
     """Return what is wrong with an installed plugin, and what else is to be said.
 
     Nothing is constructed yet but a model family that brings rows to try it on.
@@ -115,31 +132,29 @@ def _checked(kind: str, name: str) -> Finding:
     from training.recipes.class_checks import class_mistakes
 
     try:
-        cls = installed.load(installed.find(name, "plugins check", kind))
-        if kind == CALLBACK:
-            Bus().register(object.__new__(cls), name)
+        cls = installed.load(info)
+        if info.kind == CALLBACK:
+            Bus().register(object.__new__(cls), info.name)
             mistakes = signature_mistakes(cls)
         else:
-            mistakes = class_mistakes(kind, cls)
-        if kind == "model" and not mistakes:
+            mistakes = class_mistakes(info.kind, cls)
+        if info.kind == "model" and not mistakes:
             return Finding(*tried(cls))
-    except TrainbusError as error:
-        return Finding(text_of(error))
     except Exception as error:
-        return Finding(error_text(error))
+        return _trouble(error)
     if mistakes:
         return Finding("; ".join(mistakes))
-    return Finding("", REMARKS.get(kind, "") or _other_name(kind, name, cls))
+    return Finding("", REMARKS.get(info.kind, "") or _other_name(info, cls))
 
 
-def _other_name(kind: str, name: str, cls: type[Any]) -> str:
+def _other_name(info: PluginInfo, cls: type[Any]) -> str:
     """Return what to say of a plugin whose state has two names, ``""`` of others."""
     from training.bus.registration import checked_name
 
     # A name may be given in the constructor.
-    if kind != CALLBACK or not hasattr(cls, "state_dict") or _unmade(cls):
+    if info.kind != CALLBACK or not hasattr(cls, "state_dict") or _unmade(cls):
         return ""
-    chosen, own = installed.name_of(name), checked_name(cls(), None)
+    chosen, own = info.name, checked_name(cls(), None)
     if chosen == own:
         return ""
     return (
@@ -149,7 +164,7 @@ def _other_name(kind: str, name: str, cls: type[Any]) -> str:
     )
 
 
-def _tried(name: str) -> Finding:
+def _tried(info: PluginInfo) -> Finding:
     """Return what the kit says of a plugin, and where a GPU would wait for it.
 
     It is made without options; who cannot be made so is not tried.
@@ -160,7 +175,7 @@ def _tried(name: str) -> Finding:
         waits_remark,
     )
 
-    cls = installed.load(installed.find(name, "plugins check", CALLBACK))
+    cls = installed.load(info)
     if why := _unmade(cls):
         given = ", ".join(f"{name}=..." for name in _needed(cls)) or "..."
         way = f"assert_plugin_conforms(lambda: {cls.__name__}({given}))"
@@ -200,20 +215,28 @@ def _main(order: str) -> None:
     report, is_tried, folders, names = json.loads(order)
     for folder in folders:
         installed.use_folder(folder)
+    # What the user named is looked for where the user is; nothing is run there.
+    everything = [(kind, name, _found(kind, name)) for kind, name in names]
+    work = Path(report).with_name("work")
+    work.mkdir()
+    os.chdir(work)
     with open(report, "a", encoding="utf-8", buffering=1) as file:
 
         def write(kind: str, name: str, found: Finding | str) -> None:
             file.write(json.dumps([kind, name, found]) + "\n")
 
-        for kind, name in names:
+        for kind, name, info in everything:
+            if isinstance(info, Finding):
+                write(kind, name, info)
+                continue
             write(kind, name, "importing it")
             with contextlib.redirect_stdout(sys.stderr):
-                found = _checked(kind, name)
+                found = _checked(info)
                 if kind == CALLBACK and not found.trouble:
                     found = found._replace(verdict=UNTRIED)
                     if is_tried:
                         write(kind, name, "a small run with it")
-                        tried = _tried(name)
+                        tried = _tried(info)
                         remarks = filter(None, (found.remark, tried.remark))
                         found = tried._replace(remark="\n  ".join(remarks))
             write(kind, name, found)

@@ -31,10 +31,3 @@ def many(
     ranks = Ranks(request.param, tmp_path_factory.mktemp("many"))
     yield ranks
     ranks.close()
-
-
-@pytest.fixture
-def parted(two: Ranks) -> Iterator[Ranks]:
-    """Two processes that can do nothing together any more, once the test is over."""
-    yield two
-    two.close()

@@ -98,7 +98,8 @@ isolated plugin that fails or was switched off, and says so when it is read; one
 take its state back is switched off. One whose part is in the run (`wrap_model`,
 `wrap_dataloader`, `make_window`, `make_strategy`) is not: the failure ends the run. Nor is, on several
 processes, one that all of them call (`ranks = "all"`): its first failure ends the run, as the others
-would wait for what it has missed. Where one plugin asks another, as by `summary`, the error is that
+would wait for what it has missed; but not one in `on_exception` or `on_close`, where nobody waits. Where
+one plugin asks another, as by `summary`, the error is that
 of the one that raised it. Observers are isolated; deciders and writers are fatal.
 
 On the command line an exit of a plugin's own, with whatever code, ends with 1 and its

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 import training
@@ -110,3 +110,36 @@ def test_a_batch_out_of_the_usual_costs_more_calls_and_is_noticed(
 ) -> None:
     batch = Named(torch.randn(4, 2), LABELS)  # counted in the general way
     assert calls_of_a_step(batch, tmp_path, loss_fn=nn.CrossEntropyLoss()) > MOST_CALLS
+
+
+@pytest.mark.parametrize(
+    ("told", "num_batches", "more"),
+    [
+        pytest.param({}, 8, 36, id="8 batches"),
+        pytest.param({}, 600, 99, id="600 batches"),
+        pytest.param({"loss_per": "samples"}, 600, 0, id="a unit is said"),
+        pytest.param({"gradient_accumulation_steps": 1}, 600, 0, id="a step a batch"),
+    ],
+)
+def test_a_run_looks_again_at_each_power_of_two_and_never_where_it_is_told(
+    told: dict[str, Any], num_batches: int, more: int
+) -> None:
+    calls = 0
+
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        nonlocal calls
+        calls += 1
+        inputs, labels = batch
+        return nn.functional.cross_entropy(model(inputs), labels)
+
+    model = nn.Linear(4, 2)
+    batches = [(torch.randn(8, 4), torch.randint(2, (8,))) for _ in range(num_batches)]
+    Trainer(
+        model,
+        batches,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        step_fn=step,
+        device="cpu",
+        **{"gradient_accumulation_steps": 2, **told},
+    ).train()
+    assert calls - num_batches == more

@@ -335,3 +335,55 @@ def test_r8_what_moves_once_an_epoch_is_named_though_each_step_is_saved(
     rows = loaders()["Cools.heat"]
     train(tmp_path / "a.pt", nn.Linear(2, 2), SavesAll(), rows=rows)
     assert named(caplog.text) == ["train_dataloader.Cools.heat"]
+
+
+class Shy:
+    """Tells nobody what it is made of."""
+
+    @property
+    def __dict__(self) -> Any:
+        raise RuntimeError("not for you")
+
+
+class Odd:
+    """Has no text for the module of its class."""
+
+    __module__ = property(lambda self: None)  # type: ignore[assignment]
+
+
+class Mapped(Dataset[Tensor]):
+    """Calls a function of the user's on rows, which are in a list."""
+
+    def __init__(self, more: Any = None) -> None:
+        self.rows, self.func, self.more = [0.0] * 12, lambda row: row, more
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> Tensor:
+        self.rows[index] += 1.0
+        return self.func(X[index])
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support", "ignore:.*torch.jit")
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(Shy, id="whose attributes raise"),
+        pytest.param(Odd, id="whose module is no text"),
+        pytest.param(X.to_sparse_csr, id="a sparse tensor"),
+        pytest.param(
+            lambda: [torch.jit.script(nn.Sequential(nn.Linear(2, 2)))],
+            id="a scripted module",
+        ),
+        pytest.param(lambda: tuple(range(1000)), id="a long tuple"),
+    ],
+)
+def test_r8_what_cannot_be_looked_into_ends_no_run_and_needs_no_word(
+    make: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, held = nn.Linear(2, 2), make()
+    vars(model)["held"] = held
+    rows = DataLoader(Mapped(held), 5)
+    train(tmp_path / "a.pt", model, KeepsState(held), rows=rows)
+    assert named(caplog.text) == []

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from training.modules.bytecode import is_library
-from training.modules.reachable import held_in, is_number, is_of_user, joined, reachable
+from training.modules.reachable import (
+    MOST_ITEMS,
+    held_in,
+    is_number,
+    is_of_user,
+    joined,
+    reachable,
+)
+from training.modules.unsaved_buffers import holds_numbers
 
 if TYPE_CHECKING:
     from training.feed.epoch_loader import EpochLoader
@@ -46,7 +55,7 @@ def numbers_in(
 
 
 def _is_users_function(part: Any) -> bool:
-    function = getattr(part, "func", part)  # functools.partial
+    function = part.func if isinstance(part, partial) else part
     code = getattr(function, "__code__", None)
     if code is None:
         return callable(function) and is_of_user(function)
@@ -56,7 +65,9 @@ def _is_users_function(part: Any) -> bool:
 def _is_small(value: Any) -> bool:
     """Whether it is no list of rows, and no part of it has to be copied to be read."""
     values = value if type(value) is tuple else (value,)
-    return all(
-        each.is_contiguous() if type(each) is Tensor else is_number(each)
+    return len(values) <= MOST_ITEMS and all(
+        (holds_numbers(each) and each.is_contiguous())
+        if type(each) is Tensor
+        else is_number(each)
         for each in values
     )

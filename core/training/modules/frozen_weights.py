@@ -126,14 +126,18 @@ def sample_of(value: Tensor) -> Tensor:
     """Return bytes of 64 of its numbers, or of the part here, spread over all."""
     local: Tensor = getattr(value, "to_local", value.detach)()
     local = local.detach()
-    if local.layout is not torch.strided or local.is_meta or local.is_quantized:
+    is_plain = local.layout is torch.strided and not local.is_nested
+    if not is_plain or local.is_meta or local.is_quantized:
         return torch.empty(0)
     step = max(1, local.numel() // SAMPLE)
     if local.is_contiguous():
         some_of = local.view(-1)[::step][:SAMPLE]
     else:  # flattening it would copy the whole
         places = torch.arange(0, local.numel(), step, device=local.device)[:SAMPLE]
-        some_of = local[torch.unravel_index(places, local.shape)]
+        try:
+            some_of = local[torch.unravel_index(places, local.shape)]
+        except NotImplementedError:  # of types of less than a byte
+            some_of = local.reshape(-1)[::step][:SAMPLE]
     # As bytes: not every type can be compared, and NaN differs from itself.
     return some_of.clone().contiguous().view(torch.uint8)
 

@@ -25,7 +25,9 @@ def plain_name(model: nn.Module, name: str) -> str:
     for part in name.split("."):
         if module is None or part != _inner(module):
             kept.append(part)
-        module = None if module is None else module._modules.get(part)
+        inside = {} if module is None else module._modules
+        # Of a scripted module they have no get().
+        module = inside[part] if part in inside else None  # noqa: SIM401
     return ".".join(kept)
 
 

@@ -71,11 +71,18 @@ def held_in(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
 def is_of_user(value: Any) -> bool:
     """Whether it is a plain object of a class that no library, nor we, have written."""
     name = type(value).__module__
-    if _counts(value) or isinstance(value, CONTAINERS) or name.startswith(WITH_HOOKS):
+    if not isinstance(name, str) or name.startswith(WITH_HOOKS):
+        return False
+    if _counts(value) or isinstance(value, CONTAINERS):
         return False
     # A class of a notebook is in no file.
     at = getattr(sys.modules.get(name), "__file__", None) or LIBRARIES[0]
-    return hasattr(value, "__dict__") and (name == "__main__" or not is_library(at))
+    if name != "__main__" and is_library(at):
+        return False
+    try:
+        return isinstance(vars(value), dict)
+    except Exception:  # it has none, or one that raises
+        return False
 
 
 def near(function: Any) -> dict[int, str]:

@@ -92,4 +92,4 @@ def holds_numbers(value: Tensor) -> bool:
     has_data = value.device.type != "meta" and value.layout is torch.strided
     # One of inference mode counts no versions.
     is_odd = value.is_complex() or value.is_quantized or value.is_inference()
-    return has_data and not is_odd
+    return has_data and not is_odd and not value.is_nested

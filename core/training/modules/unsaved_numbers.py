@@ -57,7 +57,7 @@ class UnsavedNumbers:
     ) -> None:
         self._modules, self._optimizer, self._beside = dict(modules), optimizer, beside
         self._has_told_inner = self._warns_of_inner()
-        self._before, self._is_saved = self._marks(), False
+        self._before = self._marks()
         self._trained: dict[tuple[str, Hashable], Any] | None = None
         self._moved: set[str] = set()
         self._told: set[str] = set()
@@ -66,10 +66,9 @@ class UnsavedNumbers:
         """Let the next save go by what is there now, as before an evaluation.
 
         That computes without a graph what has one in training. Waits for the device
-        once for each tensor; costs nothing before the first save.
+        once for each tensor.
         """
-        if self._is_saved:
-            self._trained = self._marks()
+        self._trained = self._marks()
 
     def warn_of_moved(self) -> None:
         """Warn, once of each, of those that have moved between saves, twice.
@@ -80,7 +79,6 @@ class UnsavedNumbers:
         """
         # Again: before the first step an inner one may have no state to be compared.
         self._has_told_inner = self._has_told_inner or self._warns_of_inner()
-        self._is_saved = True
         now = self._marks() if self._trained is None else self._trained
         before, self._before, self._trained = self._before, now, None
         moved = {key[0] for key, mark in now.items() if before.get(key, mark) != mark}

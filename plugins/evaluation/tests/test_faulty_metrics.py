@@ -98,10 +98,10 @@ class Turned(Largest):
     ids=["callback", "evaluator"],
 )
 def test_what_takes_the_targets_first_is_refused_with_the_way_out(make, metric):
-    name = "mine" if metric is mine else "update"
-    told = (
-        rf"first, but is called .*`def turned\(.*: return {name}\(targets, outputs\)`"
-    )
+    way = "let its update take"
+    if metric is mine:
+        way = r"`def turned\(.*: return mine\(targets, outputs\)`"
+    told = rf"first, but is called .*{way}"
     with pytest.raises(ConfigError, match=told):
         make(metrics=[metric])
 

@@ -157,9 +157,12 @@ def _check_takes_two(function: Any, what: str) -> None:
         ) from None
     first = next(iter(signature.parameters))
     if first.lower() in TRUTHS:
-        name = function.__name__
+        name = getattr(function, "__name__", "it")
+        way = "let its update take (outputs, targets)"
+        if name != "update":
+            way = "pass one that turns them, as `def turned(outputs, targets): return "
+            way += f"{name}(targets, outputs)`"
         raise ConfigError(
             f"{what} takes {first!r} first, but is called with (outputs, targets), and "
-            "would take one for the other; pass one that turns them, as `def turned("
-            f"outputs, targets): return {name}(targets, outputs)`"
+            f"would take one for the other; {way}"
         )

@@ -6,6 +6,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from training.messages.error_texts import add_note, text_of
 
 #: What torch says, also from its SIGCHLD handler in the middle of anything else.
 _LOST = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
+_CAUGHT = re.compile(r"in DataLoader worker process \d")
+_PINS = re.compile(r"Pin memory thread exited")
 _LATE = re.compile(r"DataLoader timed out after ([\d.]+) seconds")
 
 
@@ -100,6 +103,7 @@ class Watched:
             require_reached(self._skipped, self._issued.count)
             raise
         except Exception as error:
+            require_worker(self._batches, error)
             # The error of a lost worker is replaced as the run ends; it needs no note.
             if self.loss(error) is None:
                 add_note(error, f"while {self._place()} was loaded")
@@ -154,6 +158,34 @@ class Watched:
             worker = (self._number - self._skipped) % self._num_workers
             place += f", from worker {worker}"
         return place
+
+
+def require_worker(batches: Any, error: Exception) -> None:
+    """Say that a worker is lost, where all that is known is that its line broke.
+
+    The kernel closes a dying process's sockets before anybody can tell that it died:
+    torch, which asks once whether its workers live, may then raise the error of the
+    socket.
+
+    Args:
+        batches: torch's iterator that raised ``error``, or any other one.
+        error: one that ``__next__`` raised.
+    Raises:
+        RuntimeError: a worker of it has died, in torch's own words.
+    """
+    workers = getattr(batches, "_workers", ())
+    text = text_of(error)
+    is_cut = isinstance(error, ConnectionError | EOFError) or _PINS.search(text)
+    # What the data set itself raised in a worker comes from one that lives.
+    if not workers or not is_cut or _CAUGHT.search(text):
+        return
+    wait([worker.sentinel for worker in workers], timeout=1)  # seconds; it is dying
+    for worker in workers:
+        # With time to wait, join waits for the exit code where the sentinel is closed.
+        worker.join(0.01)
+        if worker.exitcode:
+            words = f"DataLoader worker (pid(s) {worker.pid}) exited unexpectedly"
+            raise RuntimeError(words) from error
 
 
 def kill_workers(batches: Any) -> None:

@@ -18,6 +18,8 @@ import pytest
 import torch
 from faults.runs import Augmented, build, loader_of
 from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data._utils import signal_handling
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from training import Callback, DataError, Trainer
 
@@ -95,6 +97,8 @@ class Bad(Augmented):
         if index == 5:
             if self.failure == "raises":
                 raise OSError("row 5 is rotten")
+            if self.failure == "loses its server":
+                raise ConnectionResetError("row 5 is rotten")
             if self.failure == "is killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             threading.Event().wait()
@@ -127,6 +131,27 @@ def test_p6_a_worker_that_is_lost_is_named_with_the_samples_and_none_is_left(
     for child in multiprocessing.active_children():
         child.join(10)
     assert multiprocessing.active_children() == before
+
+
+def test_p6_a_worker_whose_line_breaks_before_its_death_is_known_is_named_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As when it dies while a tensor's file is asked of it: its sockets close first, and
+    # torch, which asks at once whether it lives, raises what the socket did.
+    def breaks(batches: Any, timeout: float = 0) -> Any:
+        watch: Any = signal_handling
+        watch._remove_worker_pids(id(batches))
+        watch._set_worker_pids(id(batches), ())  # nothing is heard of its death either
+        os.kill(batches._workers[0].pid, signal.SIGKILL)
+        raise ConnectionResetError("Connection reset by peer")
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_try_get_data", breaks)
+    said = r"lost a worker .*batch 0 of the epoch, samples \[0, 1\], from worker 0"
+    with pytest.raises(DataError, match=said) as caught:
+        bad_run("is killed").train()
+    words = caught.value.__cause__
+    assert isinstance(words, RuntimeError)
+    assert isinstance(words.__cause__, ConnectionResetError)
 
 
 class RaisesAtEnd(Callback):
@@ -266,11 +291,14 @@ def test_p6_so_is_that_of_a_loader_inside_of_another_one() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("failure", "kind"), [("raises", OSError), ("loses its server", ConnectionError)]
+)
 def test_p6_an_error_in_the_data_set_keeps_its_type_and_names_the_samples(
-    workers: int,
+    failure: str, kind: type[OSError], workers: int
 ) -> None:
-    with pytest.raises(OSError, match="row 5 is rotten") as caught:
-        bad_run("raises", workers).train()
+    with pytest.raises(kind, match="row 5 is rotten") as caught:
+        bad_run(failure, workers).train()
     (note,) = caught.value.__notes__
     assert note.startswith("while batch 2 of the epoch, samples [4, 5]")
     assert ("from worker 0" in note) == (workers > 0)

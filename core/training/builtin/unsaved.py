@@ -42,15 +42,15 @@ def watch_unsaved(
         [*order.generators, *_held_by(trainer.plugins.values())],
     )
     modules = {"model": trainer.model, **trainer.criterion.held_modules()}
-    keepers = [each for each in trainer.plugins.values() if _has_state(each)]
 
     def beside() -> tuple[Found, list[Any]]:
-        kept = _held_by(keepers)
+        held = [(_has_state(p), _held_by([p])) for p in trainer.plugins.values()]
+        kept = [each for saves, parts in held if saves for each in parts]
         found = trainer.criterion.reached(kept)
         more = held_by_hooks(modules, trainer.optimizer, kept)
         more += numbers_in(order, kept)
         # The criterion saves modules, or tells of them, but no plugin's.
-        others = set(map(id, _held_by(trainer.plugins.values())))
+        others = {id(each) for _, parts in held for each in parts}
         reached = [each for _, each in found if isinstance(each, nn.Module)]
         return found + more, kept + [m for m in reached if id(m) not in others]
 

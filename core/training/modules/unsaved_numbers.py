@@ -66,9 +66,11 @@ class UnsavedNumbers:
         """Let the next save go by what is there now, as before an evaluation.
 
         That computes without a graph what has one in training. Waits for the device
-        once for each tensor.
+        once for each tensor, at the first call after a save. What the next ones would
+        find moved counts with the save after that: nobody need save at all.
         """
-        self._trained = self._marks()
+        if self._trained is None:
+            self._trained = self._marks()
 
     def warn_of_moved(self) -> None:
         """Warn, once of each, of those that have moved between saves, twice.

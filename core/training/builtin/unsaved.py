@@ -1,4 +1,8 @@
-"""Tell of what a run draws from or moves, and no checkpoint holds."""
+"""Tell of what a run draws from or moves, and no checkpoint holds.
+
+Each kind has a file that begins with ``unsaved_``, in the room of what holds it:
+buffers, numbers and hooks in ``modules/``, parts of a loader, generators in ``feed/``.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from training.bus.callback import Callback
-from training.feed.numbers_in import numbers_in
+from training.feed.unsaved_in_loader import numbers_in
 from training.feed.unsaved_generators import (
     warn_of_drawn,
     warn_of_generators,
     warn_of_validation,
 )
-from training.modules.in_hooks import held_by_hooks
+from training.modules.unsaved_in_hooks import held_by_hooks
 from training.modules.reachable import Found
 from training.modules.unsaved_buffers import UnsavedBuffers
 from training.modules.unsaved_numbers import UnsavedNumbers

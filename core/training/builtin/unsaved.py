@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from training.bus.callback import Callback
-from training.feed.unsaved_in_loader import numbers_in
 from training.feed.unsaved_generators import (
     warn_of_drawn,
     warn_of_generators,
     warn_of_validation,
 )
-from training.modules.unsaved_in_hooks import held_by_hooks
+from training.feed.unsaved_in_loader import numbers_in
 from training.modules.reachable import Found
 from training.modules.unsaved_buffers import UnsavedBuffers
+from training.modules.unsaved_holders import UnsavedHolders
+from training.modules.unsaved_in_hooks import held_by_hooks
 from training.modules.unsaved_numbers import UnsavedNumbers
 from training.signals.handlers import warn_of_unheard
 
@@ -58,7 +59,7 @@ def watch_unsaved(
         reached = [each for _, each in found if isinstance(each, nn.Module)]
         return found + more, kept + [m for m in reached if id(m) not in others]
 
-    numbers = UnsavedNumbers(modules, trainer.optimizer, beside)
+    numbers = UnsavedNumbers(UnsavedHolders(modules, trainer.optimizer, beside))
     state.unsaved.extend((UnsavedBuffers(modules), numbers))
     state.before_evaluation.append(numbers.look)
 

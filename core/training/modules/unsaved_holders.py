@@ -10,14 +10,9 @@ from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
 from training.modules.frozen_weights import WHOLE, sample_of
+from training.modules.of_user import has_users_hook, is_users_object
 from training.modules.plain_names import named_parts
-from training.modules.reachable import (
-    has_hooks,
-    held_in,
-    is_number,
-    is_of_user,
-    joined,
-)
+from training.modules.reachable import held_in, is_number, joined
 from training.modules.unsaved_buffers import holds_numbers
 
 #: What torch keeps in each module: it is saved, or no number.
@@ -167,7 +162,7 @@ def _inside_of(
     for name, value in attributes.items():
         if id(value) in passed and not is_number(value):
             continue
-        parts = vars(value) if is_of_user(value) else {"": value}
+        parts = vars(value) if is_users_object(value) else {"": value}
         for part, each in parts.items():
             for place, held in held_in(each, joined(str(name), part)):
                 yield joined(of, place), held
@@ -193,7 +188,7 @@ def _own_attributes(optimizer: Optimizer) -> dict[str, Any]:
         return {}
     own = vars(optimizer)
     puts, *takes = (
-        has_hooks(own.get(f"_optimizer_{name}_hooks", {}))
+        has_users_hook(own.get(f"_optimizer_{name}_hooks", {}))
         for name in ("state_dict_post", "load_state_dict_pre", "load_state_dict_post")
     )
     if puts and any(takes):
@@ -220,11 +215,11 @@ def _saves_more(module: nn.Module) -> bool:
     def has_own(name: str) -> bool:
         return getattr(type(module), name) is not getattr(nn.Module, name)
 
-    saves = has_own("_save_to_state_dict") or has_hooks(module._state_dict_hooks)
+    saves = has_own("_save_to_state_dict") or has_users_hook(module._state_dict_hooks)
     loads = (
         has_own("_load_from_state_dict")
-        or has_hooks(module._load_state_dict_pre_hooks)
-        or has_hooks(module._load_state_dict_post_hooks)
+        or has_users_hook(module._load_state_dict_pre_hooks)
+        or has_users_hook(module._load_state_dict_post_hooks)
     )
     whole = has_own("state_dict") and has_own("load_state_dict")
     return has_own("get_extra_state") or whole or (saves and loads)

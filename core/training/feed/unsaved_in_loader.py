@@ -12,11 +12,11 @@ from training.modules.of_user import is_users_function
 from training.modules.reachable import (
     MOST_ITEMS,
     held_in,
-    is_number,
     joined,
     reachable,
 )
 from training.modules.unsaved_buffers import holds_numbers
+from training.plain import is_number
 
 if TYPE_CHECKING:
     from training.feed.epoch_loader import EpochLoader

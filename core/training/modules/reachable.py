@@ -6,7 +6,6 @@ import functools
 import inspect
 from collections import deque
 from collections.abc import Iterable, Iterator
-from numbers import Real
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
 from training.modules.bytecode import LIBRARIES, is_library, names_in
+from training.plain import is_number
 
 #: More than this is no longer what a loss is made of.
 MOST_OBJECTS = 10_000
@@ -23,16 +23,9 @@ MOST_ITEMS = 100
 #: And lists in lists.
 MOST_LEVELS = 4
 CONTAINERS = (list, tuple, dict, deque)
-NUMBERS = (int, float)
 
 #: (place, what is there), each once.
 Found = list[tuple[str, Any]]
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a number of Python's or numpy's, and no truth."""
-    kind = type(value)
-    return kind in NUMBERS or (kind.__module__ == "numpy" and isinstance(value, Real))
 
 
 def counts(value: Any) -> bool:

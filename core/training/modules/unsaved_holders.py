@@ -12,8 +12,9 @@ from training.hardware.rng import is_generator
 from training.modules.frozen_weights import WHOLE, sample_of
 from training.modules.of_user import has_users_hook, is_users_object
 from training.modules.plain_names import named_parts
-from training.modules.reachable import held_in, is_number, joined
+from training.modules.reachable import held_in, joined
 from training.modules.unsaved_buffers import holds_numbers
+from training.plain import is_number
 
 #: What torch keeps in each module: it is saved, or no number.
 OF_MODULES = frozenset(vars(nn.Module()))

@@ -23,7 +23,6 @@ from training.plugin import (
     followed_options,
     slug,
     strategy_of,
-    without_gradients,
 )
 
 #: Options of generated predictions, for a family whose ``predict`` takes them; beside
@@ -132,7 +131,7 @@ class TaskEvaluator:
         device = self._runner.place()
         loss, answers = LossMeans(), list[list[dict[str, Any]]]()
         needs_answers = return_predictions or tuple(self.metrics) != ("loss",)
-        with evaluating(self.model), without_gradients():
+        with evaluating(self.model):
             for batch, moved, samples, counts in placed(dataloader, device):
                 mean, weight = self._loss(batch, moved, device, samples)
                 loss.add(mean, weight if counts else 0.0, self._runner.parts)

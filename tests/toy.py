@@ -171,6 +171,16 @@ class SpoilsGradient(Callback):
             gradient.fill_(math.nan)
 
 
+class Fails(Callback):
+    """Is switched off at the first step of a run, which looks at all plugins anew."""
+
+    name = "fails"
+    failure = "isolate"
+
+    def on_step_end(self) -> None:
+        raise RuntimeError("it always fails")
+
+
 class Saves(Callback):
     """Saves at each boundary, such as an epoch's end, to ``run/{epoch}-{step}.pt``.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,45 @@ class SpoilsGradient(Callback):
             gradient = next(trainer.model.parameters()).grad
             assert gradient is not None
             gradient.fill_(math.nan)
+
+
+class Fails(Callback):
+    """Is switched off at the first step of a run, which looks at all plugins anew."""
+
+    name = "fails"
+    failure = "isolate"
+
+    def on_step_end(self) -> None:
+        raise RuntimeError("it always fails")
+
+
+class Saves(Callback):
+    """Saves at each boundary, such as an epoch's end, to ``run/{epoch}-{step}.pt``.
+
+    With ``each_step`` behind each step, too.
+    """
+
+    def __init__(self, path: Path, each_step: bool = False) -> None:
+        self.path, self.each_step = str(path), each_step
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if self.each_step:
+            trainer.request_checkpoint("each step")
+
+    def on_checkpoint(self, trainer: Trainer) -> None:
+        at = {"epoch": trainer.epoch, "step": trainer.step}
+        trainer.save_checkpoint(self.path.format(**at))
+
+
+class Moves(Callback):
+    """Calls ``moves`` after each step, unless it is None."""
+
+    def __init__(self, moves: Callable[[], Any] | None) -> None:
+        self.moves = moves
+
+    def on_step_end(self) -> None:
+        if self.moves is not None:
+            self.moves()
 
 
 class SavesAt(Callback):

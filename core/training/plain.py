@@ -1,4 +1,4 @@
-"""Turn numbers of other libraries into Python's own, which a checkpoint can hold."""
+"""Know numbers; turn those of libraries into Python's own, which are saved."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from operator import index
 from typing import Any
 
 _OWN = frozenset({type(None), bool, int, float, complex, str, bytes})
+_NUMBERS = (int, float)
 
 
 def plain(value: Any) -> Any:
@@ -44,6 +45,12 @@ def plain(value: Any) -> Any:
     if numpy is not None and isinstance(value, (numpy.generic, numpy.ndarray)):
         return value.item() if value.shape == () else value
     return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number of Python's or numpy's, and no truth."""
+    kind = type(value)
+    return kind in _NUMBERS or (kind.__module__ == "numpy" and isinstance(value, Real))
 
 
 def _are_same(new: Any, old: Any) -> bool:

@@ -74,11 +74,7 @@ if TYPE_CHECKING:
     from training.messages.tables import count, table
     from training.modules.frozen_weights import FrozenWeights, complete, is_whole
     from training.modules.plain_names import as_plain, load_weights, some, weights_of
-    from training.modules.train_mode import (
-        evaluating,
-        way_to_gradients,
-        without_gradients,
-    )
+    from training.modules.train_mode import evaluating, lacks_gradients
     from training.plain import plain
     from training.planned.length import epochs_begun, num_batches, num_windows
     from training.planned.planned_run import Plan, PlannedRun
@@ -156,6 +152,7 @@ _MODULES = {
     "is_same_tensor": "training.weighing.untouched",
     "is_whole": "training.modules.frozen_weights",
     "iterate_shielded": "training.signals.shield",
+    "lacks_gradients": "training.modules.train_mode",
     "likeliest": "training.recipes.likeliest",
     "load_rng_state": "training.hardware.rng",
     "load_weights": "training.modules.plain_names",
@@ -191,10 +188,8 @@ _MODULES = {
     "tensors_of": "training.feed.batches",
     "undrawn": "training.weighing.untouched",
     "untouched": "training.weighing.untouched",
-    "way_to_gradients": "training.modules.train_mode",
     "weights_of": "training.modules.plain_names",
     "why_not_deferred": "training.loop.make_window",
-    "without_gradients": "training.modules.train_mode",
     "write_checkpoint": "training.checkpoint_io",
     "write_durably": "training.files.durable",
     "write_json": "training.files.durable",
@@ -262,6 +257,7 @@ __all__ = [
     "is_same_tensor",
     "is_whole",
     "iterate_shielded",
+    "lacks_gradients",
     "likeliest",
     "load_rng_state",
     "load_weights",
@@ -297,10 +293,8 @@ __all__ = [
     "texts_of",
     "undrawn",
     "untouched",
-    "way_to_gradients",
     "weights_of",
     "why_not_deferred",
-    "without_gradients",
     "write_checkpoint",
     "write_durably",
     "write_json",

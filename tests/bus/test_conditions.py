@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy import make_trainer
+from toy import Fails, make_trainer
 
 from training import Callback, PluginError, hookimpl
 from training.bus.bus import Bus
@@ -173,16 +173,6 @@ def test_what_is_changed_in_a_run_counts_from_the_next_one(
     assert plugin.heard == []
     trainer.train()
     assert plugin.heard == list(range(1, trainer.step + 1))
-
-
-class Fails(Callback):
-    """Is switched off inside the run, which looks at all plugins anew."""
-
-    name = "fails"
-    failure = "isolate"
-
-    def on_batch_begin(self) -> None:
-        raise RuntimeError("it always fails")
 
 
 class Sleeps(Ticks):

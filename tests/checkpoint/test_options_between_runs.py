@@ -7,19 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from toy import Regression, assert_equal_weights, regression_batches
+from toy import Regression, Saves, assert_equal_weights, regression_batches
 
 from training import Callback, CheckpointError, ConfigError, Trainer
-
-
-class Saves(Callback):
-    """Saves each epoch."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_checkpoint(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.folder / f"{trainer.epoch}.pt")
 
 
 def build(folder: Path, lr: float = 0.1, kind: Any = "SGD", **options: Any) -> Trainer:
@@ -44,7 +34,7 @@ def set_rate(trainer: Trainer, lr: float) -> None:
 def test_who_rolls_back_with_another_rate_consents_and_trains_with_it(
     tmp_path: Path,
 ) -> None:
-    trainer = build(tmp_path, callbacks=[Saves(tmp_path)])
+    trainer = build(tmp_path, callbacks=[Saves(tmp_path / "{epoch}.pt")])
     trainer.train()
     set_rate(trainer, 0.01)
     with pytest.raises(CheckpointError, match=r"optimizer\.lr was 0\.1, is 0\.01"):
@@ -60,7 +50,7 @@ def test_who_rolls_back_and_sets_nothing_goes_on_as_it_was(tmp_path: Path) -> No
         def on_epoch_end(self, trainer: Trainer) -> None:
             set_rate(trainer, trainer.optimizer.param_groups[0]["lr"] / 2)
 
-    trainer = build(tmp_path, callbacks=[Halves(), Saves(tmp_path)])
+    trainer = build(tmp_path, callbacks=[Halves(), Saves(tmp_path / "{epoch}.pt")])
     for _ in range(2):
         trainer.train()
         trainer.load_checkpoint(tmp_path / "1.pt")
@@ -73,7 +63,7 @@ def test_what_another_trainer_has_moved_nobody_has_set(tmp_path: Path) -> None:
         def on_epoch_end(self, trainer: Trainer) -> None:
             set_rate(trainer, 0.05)
 
-    trainer = build(tmp_path, callbacks=[Saves(tmp_path)])
+    trainer = build(tmp_path, callbacks=[Saves(tmp_path / "{epoch}.pt")])
     trainer.train()
     Trainer(
         trainer.model,
@@ -90,7 +80,7 @@ def test_what_another_trainer_has_moved_nobody_has_set(tmp_path: Path) -> None:
 def test_checkpoints_of_a_second_run_are_of_the_rate_that_was_set_for_it(
     tmp_path: Path,
 ) -> None:
-    trainer = build(tmp_path, callbacks=[Saves(tmp_path)])
+    trainer = build(tmp_path, callbacks=[Saves(tmp_path / "{epoch}.pt")])
     trainer.train()
     set_rate(trainer, 0.01)
     trainer.train()
@@ -102,7 +92,7 @@ def test_checkpoints_of_a_second_run_are_of_the_rate_that_was_set_for_it(
 def test_checkpoints_of_a_second_run_are_of_the_optimizer_that_was_set_for_it(
     tmp_path: Path,
 ) -> None:
-    trainer = build(tmp_path, callbacks=[Saves(tmp_path)])
+    trainer = build(tmp_path, callbacks=[Saves(tmp_path / "{epoch}.pt")])
     trainer.train()
     trainer.optimizer = torch.optim.AdamW(trainer.model.parameters(), lr=0.003)
     trainer.train()
@@ -148,7 +138,7 @@ class InItsOwnWay(torch.optim.Adam):
 def test_an_option_whose_state_torch_makes_in_a_first_step_alone_is_refused_later(
     tmp_path: Path, is_loaded: bool, kind: str, option: str, value: Any, kept: str
 ) -> None:
-    trainer = build(tmp_path, callbacks=[Saves(tmp_path)], kind=kind)
+    trainer = build(tmp_path, callbacks=[Saves(tmp_path / "{epoch}.pt")], kind=kind)
     trainer.train()
     if is_loaded:
         trainer = build(tmp_path, kind=kind)

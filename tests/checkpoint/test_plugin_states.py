@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy import make_trainer
+from toy import Saves, make_trainer
 
 from training import Callback, CheckpointError, PluginError, Trainer
 from training.checkpoint.plugin_states import MISSING, require_version
@@ -37,19 +37,13 @@ class Warms(Callback):
         self.taken.append(self.steps)
 
 
-class Saves(Callback):
+class SavesLast(Saves):
     """Saves after each step, also the last one, into a folder."""
 
     after = ("Warms",)
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_step_end(self, trainer: Trainer) -> None:
-        trainer.request_checkpoint("each step")
-
-    def on_checkpoint(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.folder / f"{trainer.step}.pt")
+        super().__init__(folder / "{step}.pt", each_step=True)
 
 
 class Named(Callback):
@@ -68,10 +62,10 @@ def resumed(path: Path | None, *plugins: Callback, **options: Any) -> Trainer:
 def test_a_state_that_has_become_empty_is_saved_so_and_no_older_one(
     tmp_path: Path,
 ) -> None:
-    resumed(None, Warms(), Saves(tmp_path))
+    resumed(None, Warms(), SavesLast(tmp_path))
     assert read_checkpoint(tmp_path / "1.pt")["plugins"] == {"Warms": {"steps": 1}}
     assert read_checkpoint(tmp_path / "3.pt")["plugins"] == {}
-    resumed(tmp_path / "1.pt", Warms(), Saves(tmp_path))
+    resumed(tmp_path / "1.pt", Warms(), SavesLast(tmp_path))
     assert read_checkpoint(tmp_path / "3.pt")["plugins"] == {}
     again = Warms()
     resumed(tmp_path / "3.pt", again)
@@ -79,19 +73,19 @@ def test_a_state_that_has_become_empty_is_saved_so_and_no_older_one(
 
 
 def test_a_plugin_that_has_left_its_run_leaves_no_older_state(tmp_path: Path) -> None:
-    resumed(None, Warms(leaves=True), Saves(tmp_path))
+    resumed(None, Warms(leaves=True), SavesLast(tmp_path))
     assert read_checkpoint(tmp_path / "3.pt")["plugins"] == {}
-    resumed(tmp_path / "1.pt", Warms(leaves=True), Saves(tmp_path))
+    resumed(tmp_path / "1.pt", Warms(leaves=True), SavesLast(tmp_path))
     assert read_checkpoint(tmp_path / "3.pt")["plugins"] == {}
 
 
 def test_a_plugin_that_was_away_is_said_to_go_on_with_an_earlier_state(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    resumed(None, Warms(), Saves(tmp_path))
-    resumed(tmp_path / "1.pt", Saves(tmp_path))
+    resumed(None, Warms(), SavesLast(tmp_path))
+    resumed(tmp_path / "1.pt", SavesLast(tmp_path))
     assert "Warms" not in caplog.text
-    trainer = make_trainer(None, None, back := Warms(), Saves(tmp_path), Named())
+    trainer = make_trainer(None, None, back := Warms(), SavesLast(tmp_path), Named())
     receipt = trainer.load_checkpoint(tmp_path / "3.pt")
     assert receipt is not None
     assert (receipt.returned, receipt.added) == (("Warms",), ("Named",))
@@ -103,7 +97,7 @@ def test_a_plugin_that_was_away_is_said_to_go_on_with_an_earlier_state(
 
 
 def test_one_whose_state_was_lost_is_new_and_starts_afresh(tmp_path: Path) -> None:
-    resumed(None, Warms(), Saves(tmp_path))
+    resumed(None, Warms(), SavesLast(tmp_path))
     state = read_checkpoint(tmp_path / "1.pt")
     state["plugins"]["Warms"] = {MISSING: "it failed"}
     del state["distributions"]["Warms"]
@@ -136,7 +130,7 @@ class Best(Callback):
 def test_a_state_that_no_checkpoint_can_hold_is_told_before_the_first_step(
     tmp_path: Path,
 ) -> None:
-    trainer = make_trainer(None, None, Best(), Saves(tmp_path))
+    trainer = make_trainer(None, None, Best(), SavesLast(tmp_path))
     with pytest.raises(PluginError, match=r"'best' .* value is numpy\.float32"):
         trainer.train()
     assert trainer.step == 0
@@ -145,7 +139,7 @@ def test_a_state_that_no_checkpoint_can_hold_is_told_before_the_first_step(
 def test_a_state_that_is_not_there_before_training_is_told_of_at_a_save(
     tmp_path: Path,
 ) -> None:
-    trainer = make_trainer(None, None, Best("in training"), Saves(tmp_path))
+    trainer = make_trainer(None, None, Best("in training"), SavesLast(tmp_path))
     with pytest.raises(PluginError, match=r"'best' .* value is numpy\.float32"):
         trainer.train()
     assert trainer.step == 1
@@ -156,7 +150,7 @@ def test_a_state_that_nobody_saves_may_be_anything() -> None:
 
 
 def test_until_a_run_goes_on_what_was_loaded_is_saved_again(tmp_path: Path) -> None:
-    resumed(None, Warms(), Saves(tmp_path))
+    resumed(None, Warms(), SavesLast(tmp_path))
     waits = make_trainer(None, None, Warms())
     waits.load_checkpoint(tmp_path / "1.pt")
     path = waits.save_checkpoint(tmp_path / "again.pt")
@@ -201,7 +195,7 @@ class Counts(Callback):
 def test_a_checkpoint_without_the_state_of_one_switched_off_says_so_when_read(
     hook: str, path: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    resumed(None, Counts(hook), Saves(tmp_path))
+    resumed(None, Counts(hook), SavesLast(tmp_path))
     resumed(tmp_path / path, again := Counts(), num_epochs=3)
     why = f"switched off as {hook} raised OSError('full')"
     assert f"the checkpoint has no state of plugin 'counts': {why}" in caplog.text
@@ -211,8 +205,8 @@ def test_a_checkpoint_without_the_state_of_one_switched_off_says_so_when_read(
 def test_one_switched_off_before_it_has_its_state_leaves_that_in_checkpoints(
     tmp_path: Path,
 ) -> None:
-    resumed(None, Counts(), Saves(tmp_path))
-    resumed(tmp_path / "3.pt", Counts("on_setup"), Saves(tmp_path / "later"))
+    resumed(None, Counts(), SavesLast(tmp_path))
+    resumed(tmp_path / "3.pt", Counts("on_setup"), SavesLast(tmp_path / "later"))
     state = read_checkpoint(tmp_path / "later" / "4.pt")
     assert state["plugins"] == {"counts": {"steps": 3}}
 
@@ -237,8 +231,8 @@ class Hires(Callback):
 def test_one_that_another_registers_has_its_state_in_a_resumed_run_too(
     hook: str, tmp_path: Path
 ) -> None:
-    resumed(None, Hires(hook), Saves(tmp_path), num_epochs=2)
-    resumed(tmp_path / "6.pt", hires := Hires(hook), Saves(tmp_path), num_epochs=2)
+    resumed(None, Hires(hook), SavesLast(tmp_path), num_epochs=2)
+    resumed(tmp_path / "6.pt", hires := Hires(hook), SavesLast(tmp_path), num_epochs=2)
     assert hires.hired.steps == 8
     assert read_checkpoint(tmp_path / "8.pt")["plugins"] == {"counts": {"steps": 8}}
 
@@ -274,7 +268,7 @@ class Halves(Callback):
 def test_an_isolated_plugin_whose_part_stays_in_the_run_ends_it_in_place_of_leaving(
     tmp_path: Path,
 ) -> None:
-    trainer = make_trainer(None, None, Halves(), Saves(tmp_path))
+    trainer = make_trainer(None, None, Halves(), SavesLast(tmp_path))
     with pytest.raises(OSError, match="full") as caught:
         trainer.train()
     assert "where what its wrap_dataloader made stays" in str(caught.value.__notes__)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from ranks import Ranks
-from toy import make_trainer
+from toy import Fails, make_trainer
 
 from training import (
     Callback,
@@ -181,15 +181,10 @@ class Wakes(Callback):
         self.heard.append(trainer.step)
 
 
-class FailsOnMain(Callback):
+class FailsOnMain(Fails):
     """Hears each step on the main process alone, until it is switched off there."""
 
-    name = "fails"
     ranks = "main"
-    failure = "isolate"
-
-    def on_step_end(self) -> None:
-        raise RuntimeError("it always fails")
 
 
 def heard_by_wakes() -> list[list[int]]:

@@ -19,16 +19,17 @@ BATCHES = [(X, X[:, -1]), (X.flip(0), X[:, 0])]
 
 
 class Saves(Callback):
-    """Measures where ``evaluates``, and then saves, at each epoch's end."""
+    """Measures where ``evaluates``, and then saves, at the end of ``every`` epochs."""
 
-    def __init__(self, folder: Path, evaluates: bool = False) -> None:
-        self.folder, self.evaluates = folder, evaluates
+    def __init__(self, folder: Path, evaluates: bool = False, every: int = 1) -> None:
+        self.folder, self.evaluates, self.every = folder, evaluates, every
 
     def evaluate(self, trainer: Trainer) -> dict[str, float]:
         return {"size": trainer.model(X).norm().item()} if self.evaluates else {}
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.folder / f"{trainer.epoch}.pt")
+        if trainer.epoch % self.every == 0:
+            trainer.save_checkpoint(self.folder / f"{trainer.epoch}.pt")
 
 
 class Pair(NamedTuple):
@@ -45,6 +46,7 @@ class Net(nn.Module):
         self.h: Any = None
         self.st: Any = {"h": None}
         self.cache: Any = None
+        self.scale = 1.0
         self.register_buffer("kept", torch.zeros(2, 4, 2))
 
     def run(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -235,7 +237,11 @@ ONLY_KEPT = {
 
 
 def trained(
-    make: Any, folder: Path, resume: Path | None = None, evaluates: bool = False
+    make: Any,
+    folder: Path,
+    resume: Path | None = None,
+    evaluates: bool = False,
+    every: int = 1,
 ) -> dict[str, Any]:
     torch.manual_seed(0)
     model, options = make()
@@ -243,8 +249,8 @@ def trained(
         model,
         BATCHES,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-        callbacks=[Saves(folder, evaluates)],
-        num_epochs=4,
+        callbacks=[Saves(folder, evaluates, every)],
+        num_epochs=4 * every,
         device="cpu",
         seed=0,
         **options,
@@ -289,15 +295,58 @@ def carried_in_training(self: Any, x: Tensor) -> Tensor:
     return y
 
 
+def sets_it_by_its_mode(self: Any, x: Tensor) -> Tensor:
+    self.scale = 1.0 if self.training else 0.5
+    return self.run(x * self.scale)[0]
+
+
+@pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize(
     ("forward", "count"),
     [
         pytest.param(carried_in_training, 1, id="a state that it resets"),
         pytest.param(a_loss_with_its_graph, 0, id="what it computes without a graph"),
+        pytest.param(sets_it_by_its_mode, 0, id="what it sets by its mode"),
     ],
 )
 def test_r8_a_save_after_an_evaluation_goes_by_what_training_had_left(
-    forward: Any, count: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    forward: Any,
+    count: int,
+    every: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    trained(by_forward(forward), tmp_path, evaluates=True)
+    trained(by_forward(forward), tmp_path, evaluates=True, every=every)
     assert caplog.text.count(TOLD) == count
+
+
+class Shown:
+    """Counts who looks into it."""
+
+    num_looks = 0
+
+    @property
+    def __dict__(self) -> Any:
+        Shown.num_looks += 1
+        return {}
+
+
+@pytest.mark.parametrize("evaluates", [True, False])
+def test_r8_a_run_that_saves_nothing_is_looked_at_as_often_however_long_it_is(
+    evaluates: bool, tmp_path: Path
+) -> None:
+    def num_looks(num_epochs: int) -> int:
+        before, model = Shown.num_looks, nn.Linear(3, 3)
+        vars(model)["shown"] = Shown()
+        Trainer(
+            model,
+            BATCHES,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            step_fn=lambda model, batch: model(batch[0]).square().mean(),
+            callbacks=[Saves(tmp_path, evaluates, every=num_epochs + 1)],
+            num_epochs=num_epochs,
+            device="cpu",
+        ).train()
+        return Shown.num_looks - before
+
+    assert num_looks(1) == num_looks(7) > 0

@@ -14,6 +14,7 @@ from toy import Regression, make_trainer
 
 from training import ConfigError
 from training.modules.plain_names import as_plain, plain_name, weights_of
+from training.modules.unsaved_holders import UnsavedHolders
 from training.modules.unsaved_numbers import UnsavedNumbers
 
 
@@ -156,7 +157,7 @@ def test_a_number_of_a_wrapped_model_is_warned_of_by_the_name_that_it_has_withou
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     model = nn.DataParallel(Cools(1, 1))
-    numbers = UnsavedNumbers({"model": model})
+    numbers = UnsavedNumbers(UnsavedHolders({"model": model}))
     for _ in range(4):
         model(torch.ones(1, 1))
         numbers.warn_of_moved()

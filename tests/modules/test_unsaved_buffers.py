@@ -8,21 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from toy import Saves
 
-from training import Callback, Trainer
-
-
-class Saves(Callback):
-    """Saves at every boundary."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_step_end(self, trainer: Trainer) -> None:
-        trainer.request_checkpoint("test")
-
-    def on_checkpoint(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
+from training import Trainer
 
 
 class Net(nn.Module):
@@ -70,7 +58,7 @@ def trained(model: nn.Module, path: Path, loss: Any = distance) -> None:
         [(x[:3], x[:3]), (x[3:], x[3:])],
         optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
         loss_fn=loss,
-        callbacks=[Saves(path)],
+        callbacks=[Saves(path, each_step=True)],
         device="cpu",
     ).train()
 

@@ -11,24 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, Sampler, WeightedRandomSampler
+from toy import Moves, Saves
 
 from training import Callback, Trainer
 
 X = torch.linspace(-1, 1, 24).view(12, 2)
-
-
-class Saves(Callback):
-    """Saves after each epoch; calls ``moves`` after each step."""
-
-    def __init__(self, path: Path, moves: Any = None) -> None:
-        self.path, self.moves = path, moves
-
-    def on_step_end(self) -> None:
-        if self.moves is not None:
-            self.moves()
-
-    def on_epoch_end(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
 
 
 class Keeps(Callback):
@@ -60,7 +47,7 @@ def train(
     trainer = Trainer(
         model,
         rows or [X],
-        callbacks=[*beside, Saves(path, moves)],
+        callbacks=[*beside, Moves(moves), Saves(path)],
         num_epochs=4,
         device="cpu",
         **options,

@@ -10,26 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
+from toy import Moves, Saves
 
 from training import Callback, LearningRateSchedulerCallback, Trainer
 
 X = torch.arange(3.0).view(3, 1)
-
-
-class Saves(Callback):
-    """Saves after each epoch; calls ``moves`` after each step."""
-
-    after = ("lr_scheduling",)
-
-    def __init__(self, path: Path, moves: Any = None) -> None:
-        self.path, self.moves = path, moves
-
-    def on_step_end(self) -> None:
-        if self.moves is not None:
-            self.moves()
-
-    def on_epoch_end(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
 
 
 def train(
@@ -41,7 +26,7 @@ def train(
     trainer = Trainer(
         model,
         [(X, X)],
-        callbacks=[*beside, Saves(path, moves)],
+        callbacks=[*beside, Moves(moves), Saves(path)],
         num_epochs=5,
         device="cpu",
         **options,

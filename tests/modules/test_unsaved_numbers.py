@@ -11,20 +11,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from toy import Saves
 
 from training import Callback, Trainer
 
 TOLD = "attributes or variables: model.inner.heat;"
-
-
-class Saves(Callback):
-    """Saves after each epoch."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_epoch_end(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
 
 
 class Inner(nn.Linear):

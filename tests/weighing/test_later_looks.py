@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
+from toy import Saves
 
 from training import Callback, ConfigError, Trainer
 from training.weighing.candidates import IGNORED
@@ -62,14 +63,6 @@ def refused_at(trainer: Trainer) -> int:
     with pytest.raises(ConfigError, match="a later batch is not weighed by"):
         trainer.train()
     return trainer.step
-
-
-class Saves(Callback):
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_checkpoint(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
 
 
 @pytest.mark.parametrize("step", range(2, 9))

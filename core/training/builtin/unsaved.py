@@ -1,4 +1,8 @@
-"""Tell of what a run draws from or moves, and no checkpoint holds."""
+"""Tell of what a run draws from or moves, and no checkpoint holds.
+
+Each kind has a file that begins with ``unsaved_``, in the room of what holds it:
+buffers, numbers and hooks in ``modules/``, parts of a loader, generators in ``feed/``.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from training.bus.callback import Callback
-from training.feed.numbers_in import numbers_in
 from training.feed.unsaved_generators import (
     warn_of_drawn,
     warn_of_generators,
     warn_of_validation,
 )
-from training.modules.in_hooks import held_by_hooks
+from training.feed.unsaved_in_loader import numbers_in
 from training.modules.reachable import Found
 from training.modules.unsaved_buffers import UnsavedBuffers
+from training.modules.unsaved_holders import UnsavedHolders
+from training.modules.unsaved_in_hooks import held_by_hooks
 from training.modules.unsaved_numbers import UnsavedNumbers
 from training.signals.handlers import warn_of_unheard
 
@@ -42,19 +47,19 @@ def watch_unsaved(
         [*order.generators, *_held_by(trainer.plugins.values())],
     )
     modules = {"model": trainer.model, **trainer.criterion.held_modules()}
-    keepers = [each for each in trainer.plugins.values() if _has_state(each)]
 
     def beside() -> tuple[Found, list[Any]]:
-        kept = _held_by(keepers)
+        held = [(_has_state(p), _held_by([p])) for p in trainer.plugins.values()]
+        kept = [each for saves, parts in held if saves for each in parts]
         found = trainer.criterion.reached(kept)
         more = held_by_hooks(modules, trainer.optimizer, kept)
         more += numbers_in(order, kept)
         # The criterion saves modules, or tells of them, but no plugin's.
-        others = set(map(id, _held_by(trainer.plugins.values())))
+        others = {id(each) for _, parts in held for each in parts}
         reached = [each for _, each in found if isinstance(each, nn.Module)]
         return found + more, kept + [m for m in reached if id(m) not in others]
 
-    numbers = UnsavedNumbers(modules, trainer.optimizer, beside)
+    numbers = UnsavedNumbers(UnsavedHolders(modules, trainer.optimizer, beside))
     state.unsaved.extend((UnsavedBuffers(modules), numbers))
     state.before_evaluation.append(numbers.look)
 

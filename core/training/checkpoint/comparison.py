@@ -17,6 +17,7 @@ from training.checkpoint.settings import (
     check_names,
     described_otherwise,
     differences,
+    of_set_up,
     require_consent,
     set_up_with,
     settings_of,
@@ -46,7 +47,6 @@ class Comparison:
         allowed: names of settings that may differ.
         notes: of saved settings, by name.
     Attributes:
-        allowed: as passed.
         own: the settings of the run on loading.
         changes: what differed then, all of it consented to.
     Raises:
@@ -61,7 +61,7 @@ class Comparison:
         allowed: Collection[str],
         notes: Mapping[str, str],
     ) -> None:
-        self._trainer, self._source, self.allowed = trainer, source, allowed
+        self._trainer, self._source, self._allowed = trainer, source, allowed
         self._notes = notes
         self._saved, self._joined = state["settings"], _joined(state)
         self._plugins = state.get("distributions", {})
@@ -104,10 +104,17 @@ class Comparison:
         begun = self._saved.get(BEGUN_WITH, {})
         saved = {name: value for name, value in self._saved.items() if name in begun}
         moved = differences(saved, own)
-        require_consent(moved, self.allowed, self._source)
+        require_consent(moved, self._allowed, self._source)
         for change in moved:
             if change not in self.changes:  # those are in the receipt, written by now
                 log.warning("checkpoint %r: setting %s", self._source, change)
+
+    def waiting(self) -> dict[str, Any]:
+        """Return the saved settings that wait for the set-up of the run.
+
+        Not those that may be others in it: nobody has to consent to them again.
+        """
+        return of_set_up(self._saved, self._allowed)
 
     def _settings(self) -> dict[str, Any]:
         own = settings_of(self._trainer)
@@ -122,8 +129,8 @@ class Comparison:
         changes += _redescribed(self._trainer, self._metadata, changes)
         changes += _missing_plugins(self._trainer, self._plugins)
         known = [*own, *CHANGED_BY_HOOKS, DESCRIPTION, *(each.name for each in changes)]
-        check_names(self.allowed, known)
-        require_consent(changes, self.allowed, self._source)
+        check_names(self._allowed, known)
+        require_consent(changes, self._allowed, self._source)
         return changes
 
 

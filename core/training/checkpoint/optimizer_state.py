@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from training.checkpoint.compare import first_difference
 from training.errors import CheckpointError, ConfigError
 from training.loop.criterion import Criterion
+from training.modules.of_user import has_users_hook
 from training.modules.optimizer_checks import PARAMETERS, warn_of_ended_schedule
 from training.modules.plain_names import plain_name, some
-from training.modules.reachable import has_hooks
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
@@ -196,7 +196,7 @@ def check_parameters(run: Checkpointable, tell_untrained: bool = False) -> None:
     known.update(name for group in run.state.joining_groups for name in group.names)
     others = _told_of_others(run)
     apart = {
-        name: bool(has_hooks(getattr(parameter, STEPS_IN_BACKWARD, None) or {}))
+        name: bool(has_users_hook(getattr(parameter, STEPS_IN_BACKWARD, None) or {}))
         for parameter, name in names.items()
         if parameter.requires_grad and name not in known and parameter not in others
     }

@@ -22,7 +22,6 @@ from training.checkpoint.optimizer_state import (
     options_of,
 )
 from training.checkpoint.plugin_states import restore_states
-from training.checkpoint.settings import of_set_up
 from training.errors import CheckpointError
 from training.hardware.optimizer_kernels import keep_kernels
 from training.modules.optimizer_checks import PARAMETERS
@@ -74,7 +73,7 @@ class Resumption:
         self._before: dict[str, list[str]] | None = switches(trainer)
         parts = ("optimizer", "scaler", "weights_are", *CHANGED_BY_HOOKS)
         self.parked = {part: state[part] for part in parts if part in state}
-        self.parked["settings"] = of_set_up(state["settings"], comparison.allowed)
+        self.parked["settings"] = comparison.waiting()
         # As loaded: plugins see the configured ones meanwhile.
         self._options = options_of(trainer.optimizer)
         self.is_taken = False

@@ -147,9 +147,9 @@ def set_before_hooks(trainer: Checkpointable) -> dict[str, Any]:
 def set_up_with(trainer: Checkpointable) -> dict[str, Any]:
     """Return settings that hooks may change until ``on_setup`` is over, and none later.
 
-    0 and None both clip nothing.
+    None where they are off: 0 clips nothing, either.
     """
-    return {"max_grad_norm": trainer.max_grad_norm or None}
+    return {name: getattr(trainer, name) or None for name in SET_UP}
 
 
 def of_set_up(saved: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from numbers import Real
+from collections.abc import Iterable, Iterator
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -16,9 +14,8 @@ from torch.optim import Optimizer
 
 from training.hardware.rng import is_generator
 from training.modules.bytecode import LIBRARIES, is_library, names_in
+from training.plain import is_number
 
-#: Packages whose hooks around a state save what is theirs, or listen.
-WITH_HOOKS = ("torch.", "training.", "trainbus_")
 #: More than this is no longer what a loss is made of.
 MOST_OBJECTS = 10_000
 #: Longer lists and mappings are data, not parts of a loss.
@@ -26,16 +23,15 @@ MOST_ITEMS = 100
 #: And lists in lists.
 MOST_LEVELS = 4
 CONTAINERS = (list, tuple, dict, deque)
-NUMBERS = (int, float)
 
 #: (place, what is there), each once.
 Found = list[tuple[str, Any]]
 
 
-def is_number(value: Any) -> bool:
-    """Whether it is a number of Python's or numpy's, and no truth."""
-    kind = type(value)
-    return kind in NUMBERS or (kind.__module__ == "numpy" and isinstance(value, Real))
+def counts(value: Any) -> bool:
+    """Whether it is a module, optimizer, generator, tensor or number."""
+    is_part = isinstance(value, (nn.Module, Optimizer, Tensor))
+    return is_part or is_number(value) or is_generator(value)
 
 
 def joined(place: str, name: str) -> str:
@@ -53,36 +49,13 @@ def kept_by(module: nn.Module, place: str) -> Iterator[tuple[str, Any]]:
                 yield joined(joined(place, inner), name), value
 
 
-def has_hooks(hooks: Mapping[int, Any]) -> bool:
-    """Whether there are hooks that may know of a user's numbers: no library's."""
-    written_in = (getattr(hook, "__module__", None) or "" for hook in hooks.values())
-    return not all(name.startswith(WITH_HOOKS) for name in written_in)
-
-
 def held_in(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (place, what is there) for all that counts in lists and mappings."""
-    if _counts(value):
+    if counts(value):
         yield place, value
     elif place.count(".") < MOST_LEVELS:  # deeper is data, or a list that is in itself
         for name, item in _items_of(value):
             yield from held_in(item, joined(place, name))
-
-
-def is_of_user(value: Any) -> bool:
-    """Whether it is a plain object of a class that no library, nor we, have written."""
-    name = type(value).__module__
-    if not isinstance(name, str) or name.startswith(WITH_HOOKS):
-        return False
-    if _counts(value) or isinstance(value, CONTAINERS):
-        return False
-    # A class of a notebook is in no file.
-    at = getattr(sys.modules.get(name), "__file__", None) or LIBRARIES[0]
-    if name != "__main__" and is_library(at):
-        return False
-    try:
-        return isinstance(vars(value), dict)
-    except Exception:  # it has none, or one that raises
-        return False
 
 
 def near(function: Any) -> dict[int, str]:
@@ -132,7 +105,7 @@ class _Search:
                 yield place, value
             elif id(value) not in seen:
                 seen.add(id(value))
-                if _counts(value):
+                if counts(value):
                     yield place, value
                     if isinstance(value, nn.Module):
                         yield from kept_by(value, place)
@@ -172,11 +145,6 @@ def _items_of(value: Any) -> list[tuple[str, Any]]:
         return []
     items = value.items() if isinstance(value, dict) else enumerate(value)
     return [(str(name), item) for name, item in items]
-
-
-def _counts(value: Any) -> bool:
-    is_part = isinstance(value, (nn.Module, Optimizer, Tensor))
-    return is_part or is_number(value) or is_generator(value)
 
 
 def _is_opaque(value: Any) -> bool:

@@ -80,7 +80,7 @@ class Modes:
     @contextmanager
     def evaluation(self) -> Iterator[None]:
         """Measure: in eval mode, without gradients; each mode is as before after."""
-        with _modes_kept(*self._roots.values()), without_gradients():
+        with _modes_kept(*self._roots.values()), _without_gradients():
             for root in self._roots.values():
                 root.eval()
             yield
@@ -172,7 +172,7 @@ def freeze_again(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Put ``model`` into eval mode; give every module its own mode back after."""
     with _modes_kept(model):
         model.eval()
@@ -180,28 +180,35 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def without_gradients() -> Iterator[None]:
-    """Record no gradients; an error for want of one says how to come to it."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Measure ``model``: in eval mode, and without gradients; both end with it.
+
+    An error for want of a gradient says how to come to it.
+    """
+    with in_eval_mode(model), _without_gradients():
+        yield
+
+
+def lacks_gradients(error: Exception) -> bool:
+    """Whether something was differentiated that has no gradient."""
+    return any(words in text_of(error) for words in LACKING)
+
+
+@contextmanager
+def _without_gradients() -> Iterator[None]:
     try:
         # Not inference_mode: a tensor that a module caches would break training.
         with torch.no_grad():
             yield
     except RuntimeError as error:
-        if way := way_to_gradients(error):
-            add_note(error, way)
+        if lacks_gradients(error):
+            add_note(
+                error,
+                "evaluations record no gradients: put what is differentiated below "
+                "torch.enable_grad(), or leave it out where torch.is_grad_enabled() is "
+                "False, and let a step_fn step nothing while model.training is False",
+            )
         raise
-
-
-def way_to_gradients(error: Exception) -> str:
-    """Return how what is measured has the gradients it lacked; "" for other errors."""
-    text = text_of(error)
-    if not any(words in text for words in LACKING):
-        return ""
-    return (
-        "evaluations record no gradients: put what is differentiated below "
-        "torch.enable_grad(), or leave it out where torch.is_grad_enabled() is False, "
-        "and let a step_fn step nothing while model.training is False"
-    )
 
 
 @contextmanager

@@ -6,59 +6,27 @@ Nobody reads the code: what moves between saves is named, whatever it is for.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
-from typing import Any
 
-from torch import Tensor, nn
-from torch.optim import Optimizer
-
-from training.hardware.rng import is_generator
-from training.modules.frozen_weights import WHOLE, sample_of
-from training.modules.plain_names import named_parts, some
-from training.modules.reachable import (
-    has_hooks,
-    held_in,
-    is_number,
-    is_of_user,
-    joined,
-)
-from training.modules.unsaved_buffers import holds_numbers
+from training.modules.plain_names import some
+from training.modules.unsaved_holders import Marks, UnsavedHolders
 
 log = logging.getLogger(__name__)
 
-#: What torch keeps in each module: it is saved, or no number.
-OF_MODULES = frozenset(vars(nn.Module()))
-
-#: Its dotted place, and what is there.
-Held = tuple[str, Any]
-
 
 class UnsavedNumbers:
-    """The numbers and tensors among plain attributes, as they are when it is made.
+    """Which numbers and tensors have moved since this was made, and between saves.
 
-    Not those of an optimizer of torch, nor of a module or an optimizer that saves more
-    than torch does, by methods or hooks, nor of a metric that is saved. No tensor that
-    has a graph: it belongs to one step, as a rule, such as a loss that is kept there.
-    Of a module that is found there, as in a list, parameters and buffers are looked at,
-    too. Optimizers and random generators in the optimizer are warned of at once.
+    Optimizers and random generators in the optimizer are warned of at once.
 
     Args:
-        modules: part -> module, such as the model.
-        optimizer: that of the run.
-        beside: returns what can be reached from functions of the user, and objects
-            whose tensors and modules others save, as plugins do.
+        holders: what has them.
     """
 
-    def __init__(
-        self,
-        modules: Mapping[str, nn.Module],
-        optimizer: Optimizer | None = None,
-        beside: Callable[[], tuple[list[Held], list[Any]]] = lambda: ([], []),
-    ) -> None:
-        self._modules, self._optimizer, self._beside = dict(modules), optimizer, beside
+    def __init__(self, holders: UnsavedHolders) -> None:
+        self._holders = holders
         self._has_told_inner = self._warns_of_inner()
-        self._before = self._marks()
-        self._trained: dict[tuple[str, Hashable], Any] | None = None
+        self._before = holders.marks()
+        self._trained: Marks | None = None
         self._moved: set[str] = set()
         self._told: set[str] = set()
 
@@ -66,9 +34,11 @@ class UnsavedNumbers:
         """Let the next save go by what is there now, as before an evaluation.
 
         That computes without a graph what has one in training. Waits for the device
-        once for each tensor.
+        once for each tensor, at the first call after a save. What the next ones would
+        find moved counts with the save after that: nobody need save at all.
         """
-        self._trained = self._marks()
+        if self._trained is None:
+            self._trained = self._holders.marks()
 
     def warn_of_moved(self) -> None:
         """Warn, once of each, of those that have moved between saves, twice.
@@ -79,7 +49,7 @@ class UnsavedNumbers:
         """
         # Again: before the first step an inner one may have no state to be compared.
         self._has_told_inner = self._has_told_inner or self._warns_of_inner()
-        now = self._marks() if self._trained is None else self._trained
+        now = self._holders.marks() if self._trained is None else self._trained
         before, self._before, self._trained = self._before, now, None
         moved = {key[0] for key, mark in now.items() if before.get(key, mark) != mark}
         if not moved:  # nothing was trained since the last save
@@ -105,197 +75,11 @@ class UnsavedNumbers:
 
     def _warns_of_inner(self) -> bool:
         """Warn of optimizers and generators in the optimizer, unless it saves them."""
-        optimizer = self._optimizer
-        if not isinstance(optimizer, Optimizer):
-            return False
-        inner = [
-            place
-            for place, each in _inside_of(_own_attributes(optimizer))
-            if is_generator(each)
-            or (isinstance(each, Optimizer) and not _is_merged(each, optimizer))
-        ]
-        if inner:
+        if inner := self._holders.in_optimizer():
             log.warning(
                 "the %s keeps %s, whose state no checkpoint holds, so that a resumed "
                 "run is another one: return it from its state_dict(), and take it back "
                 "in load_state_dict()",
-                *(type(optimizer).__name__, some(inner)),
+                *(type(self._holders.optimizer).__name__, some(inner)),
             )
         return bool(inner)
-
-    def _marks(self) -> dict[tuple[str, Hashable], Any]:
-        """Return what differs if it has moved, by name and, of tensors, by kind.
-
-        Of another shape it is another one, such as a cache for longer inputs.
-        """
-        beside, kept = self._beside()
-        theirs = [each for _, each in _inside_of(dict(enumerate(kept)))]
-        # Of parts of one, as of a sharded model, nobody can have another view.
-        whole = [each for each in self._saved(theirs) if type(each) in WHOLE]
-        saved = {_storage_of(each) for each in whole if holds_numbers(each)}
-        marks: dict[tuple[str, Hashable], Any] = {}
-        passed = set(map(id, kept))
-        for name, value in self._held(beside, _modules_in(theirs), passed):
-            if isinstance(value, Tensor):
-                if _is_plain(value) and _storage_of(value) not in saved:
-                    numbers = sample_of(value).tolist()
-                    # The version counts what is written beside the sample.
-                    marks[name, (value.dtype, value.shape)] = numbers, value._version
-            # NaN, which differs from itself, is none.
-            elif is_number(value) and value == value:
-                marks[name, None] = value
-        return marks
-
-    def _saved(self, theirs: Iterable[Any]) -> Iterator[Tensor]:
-        """Yield what is saved, and gradients: another tensor may be a view of them."""
-        yield from (each for each in theirs if isinstance(each, Tensor))
-        for module in {*_modules_in(self._modules.values()), *_modules_in(theirs)}:
-            for parameter in module.parameters(recurse=False):
-                yield parameter
-                if parameter.grad is not None:
-                    yield parameter.grad
-            yield from module.buffers(recurse=False)
-        for state in getattr(self._optimizer, "state", {}).values():
-            yield from (each for _, each in held_in(state) if isinstance(each, Tensor))
-
-    def _held(
-        self, beside: list[Held], theirs: set[nn.Module], passed: set[int]
-    ) -> Iterator[Held]:
-        """Yield all attributes and variables that no checkpoint asks for.
-
-        And weights of modules that are found there.
-        """
-        own = _modules_in(self._modules.values())
-        seen = theirs - own
-        found: list[Held] = [*self._modules.items(), *beside]
-        optimizer = self._optimizer
-        if isinstance(optimizer, Optimizer) and not _is_of_torch(optimizer):
-            found += _inside_of(_own_attributes(optimizer), "optimizer", passed)
-        for place, value in found:  # grows
-            if not isinstance(value, nn.Module):
-                yield place, value
-                continue
-            new = [each for each in named_parts({place: value}) if each[1] not in seen]
-            for name, module in new:
-                seen.add(module)
-                if module not in own:  # nobody asks it for what it saves
-                    tensors = {**module._parameters, **module._buffers}
-                    found += [
-                        (joined(name, n), t.detach())
-                        for n, t in tensors.items()
-                        if t is not None and type(t) in WHOLE
-                    ]
-                elif _saves_more(module) or _is_kept(module):
-                    continue
-                found += _inside_of(_own_of(module), name, passed)
-
-
-def _modules_in(values: Iterable[Any]) -> set[nn.Module]:
-    wholes = [each for each in values if isinstance(each, nn.Module)]
-    return {module for whole in wholes for module in whole.modules()}
-
-
-def _is_merged(inner: Optimizer, outer: Optimizer) -> bool:
-    """Whether the state of the outer optimizer has all that the inner one's has.
-
-    Before a step there is none: then one that loads in a way of its own is trusted
-    with the states of its parameters.
-    """
-    if inner.state is outer.state:
-        return True
-    if any(inner.state.values()):
-        return all(
-            value is outer.state.get(parameter, {}).get(name)
-            for parameter, state in inner.state.items()
-            for name, value in state.items()
-        )
-    own = {each for group in outer.param_groups for each in group["params"]}
-    steps = {each for group in inner.param_groups for each in group["params"]}
-    takes_back = type(outer).load_state_dict is not Optimizer.load_state_dict
-    return takes_back and steps <= own
-
-
-def _inside_of(
-    attributes: Mapping[Any, Any], of: str = "", passed: Collection[int] = ()
-) -> Iterator[Held]:
-    """Yield what counts in attributes, and in those of a user's object among them."""
-    # One by one: a long list is data, but a class may have many attributes.
-    for name, value in attributes.items():
-        if id(value) in passed and not is_number(value):
-            continue
-        parts = vars(value) if is_of_user(value) else {"": value}
-        for part, each in parts.items():
-            for place, held in held_in(each, joined(str(name), part)):
-                yield joined(of, place), held
-
-
-def _own_of(module: nn.Module) -> dict[str, Any]:
-    """Return the attributes beside what is saved; what torch hides it makes anew."""
-    is_of_torch = _is_of_torch(module)
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if name not in OF_MODULES and not (is_of_torch and name.startswith("_"))
-    }
-
-
-def _own_attributes(optimizer: Optimizer) -> dict[str, Any]:
-    """Return the attributes that torch's own class does not have.
-
-    None of one that saves by itself: it has a ``state_dict`` of its own, or hooks that
-    add to torch's and take that back.
-    """
-    if type(optimizer).state_dict is not Optimizer.state_dict:
-        return {}
-    own = vars(optimizer)
-    puts, *takes = (
-        has_hooks(own.get(f"_optimizer_{name}_hooks", {}))
-        for name in ("state_dict_post", "load_state_dict_pre", "load_state_dict_post")
-    )
-    if puts and any(takes):
-        return {}
-    return {
-        name: value
-        for name, value in own.items()
-        if name not in ("defaults", "param_groups", "state")
-        and not name.startswith("_optimizer_")
-    }
-
-
-def _is_of_torch(holder: Any) -> bool:
-    return type(holder).__module__.startswith("torch.")
-
-
-def _saves_more(module: nn.Module) -> bool:
-    """Whether it saves more than its tensors, and takes it back: by methods or hooks.
-
-    Not by those of one side alone, such as one that renames what is loaded, nor by
-    those that torch puts there, as its ``spectral_norm`` does.
-    """
-
-    def has_own(name: str) -> bool:
-        return getattr(type(module), name) is not getattr(nn.Module, name)
-
-    saves = has_own("_save_to_state_dict") or has_hooks(module._state_dict_hooks)
-    loads = (
-        has_own("_load_from_state_dict")
-        or has_hooks(module._load_state_dict_pre_hooks)
-        or has_hooks(module._load_state_dict_post_hooks)
-    )
-    whole = has_own("state_dict") and has_own("load_state_dict")
-    return has_own("get_extra_state") or whole or (saves and loads)
-
-
-def _is_kept(module: nn.Module) -> bool:
-    """Whether it is a metric of torchmetrics that is in its ``state_dict``."""
-    flags = vars(module).get("_persistent")
-    return isinstance(flags, dict) and bool(flags) and all(flags.values())
-
-
-def _is_plain(value: Tensor) -> bool:
-    # One that requires gradients is saved, or was computed in some step.
-    return type(value) in WHOLE and not value.requires_grad and holds_numbers(value)
-
-
-def _storage_of(value: Tensor) -> int:
-    return value.untyped_storage().data_ptr()

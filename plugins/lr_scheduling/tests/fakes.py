@@ -1,14 +1,30 @@
-"""A trainer and an optimizer as far as a schedule looks at them."""
+"""A trainer and optimizer as far as a schedule looks at them, and a small true one."""
 
 from types import SimpleNamespace
 
 import torch
 from torch.optim import SGD
 
+from training import Trainer
+
 
 def make_optimizer(*rates):
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": r} for r in rates]
     return SGD(groups or [torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+
+
+def small_trainer(model, optimizer, *callbacks, num_epochs=2):
+    """Return a trainer of epochs of 2 steps, of a model that maps (B, 1) to (B, 1)."""
+    return Trainer(
+        model,
+        [(torch.ones(1, 1),)] * 2,
+        optimizer=optimizer,
+        num_epochs=num_epochs,
+        device="cpu",
+        step_fn=lambda model, batch: model(batch[0]).square().mean(),
+        callbacks=list(callbacks),
+        seed=0,
+    )
 
 
 def fake_trainer(optimizer, num_epochs=2, steps_per_epoch=5, max_steps=None):

@@ -13,6 +13,8 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, StepLR
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, CheckpointError, Trainer
 
+from .fakes import small_trainer
+
 
 def scheduled(*rates: float, **options: Any) -> Trainer:
     """Return a trainer of 4 steps whose rate a schedule moves; of type None: none."""
@@ -30,16 +32,7 @@ def scheduled(*rates: float, **options: Any) -> Trainer:
         if kind == "step":
             options |= {"step_size": 2, "gamma": 0.5}
         plugins.append(LearningRateSchedulerCallback(type=kind, **options))
-    return Trainer(
-        model=model,
-        train_dataloader=[(torch.ones(1, 1),)] * 2,
-        optimizer=optimizer,
-        num_epochs=2,
-        device="cpu",
-        step_fn=lambda model, batch: model(batch[0]).square().mean(),
-        callbacks=plugins,
-        seed=0,
-    )
+    return small_trainer(model, optimizer, *plugins)
 
 
 def saved(folder: Path, kind: str, *rates: float) -> Path:

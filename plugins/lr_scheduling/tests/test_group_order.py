@@ -13,6 +13,8 @@ from torch.optim.lr_scheduler import ChainedScheduler, ReduceLROnPlateau, StepLR
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, CheckpointError, Trainer
 
+from .fakes import small_trainer
+
 RATES = {"0": 0.1, "1": 0.02, "2": 0.003}
 KINDS: dict[str, Any] = {
     "cosine": None,
@@ -48,16 +50,7 @@ def trainer_of(kind: str, order: str, **rates: float) -> Trainer:
     else:
         interval: Any = None if kind == "plateau" else "epoch"
         plugin = LearningRateSchedulerCallback(make(optimizer), interval=interval)
-    return Trainer(
-        model,
-        [(torch.ones(1, 1),)] * 2,
-        optimizer=optimizer,
-        num_epochs=4,
-        device="cpu",
-        step_fn=lambda model, batch: model(batch[0]).square().mean(),
-        callbacks=[plugin, Evaluates()],
-        seed=0,
-    )
+    return small_trainer(model, optimizer, plugin, Evaluates(), num_epochs=4)
 
 
 class Saves(Callback):

@@ -16,6 +16,8 @@ from trainbus_lr_scheduling.drivers import ClosedForm
 from trainbus_lr_scheduling.schedules import Schedule
 from training import Callback, ConfigError, Trainer
 
+from .fakes import small_trainer
+
 
 class Halves(Callback):
     """Halves an option of the groups in one hook, and notes the rates of each step."""
@@ -61,19 +63,8 @@ def trainer_of(
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     scheduler = None if "type" in options else ExponentialLR(optimizer, 1.0)
-    return Trainer(
-        model,
-        [(torch.ones(1, 1),)] * 2,
-        optimizer=optimizer,
-        num_epochs=4,
-        device="cpu",
-        step_fn=lambda model, batch: model(batch[0]).square().mean(),
-        callbacks=[
-            LearningRateSchedulerCallback(scheduler, interval=interval, **options),
-            halves,
-        ],
-        seed=0,
-    )
+    schedule = LearningRateSchedulerCallback(scheduler, interval=interval, **options)
+    return small_trainer(model, optimizer, schedule, halves, num_epochs=4)
 
 
 TYPES: Any = pytest.mark.parametrize(
@@ -267,16 +258,7 @@ def with_scheduler(scheduler: str, *callbacks: Callback) -> Trainer:
         if scheduler == "type"
         else LearningRateSchedulerCallback(build[scheduler](), monitor="train_loss")
     )
-    return Trainer(
-        model,
-        [(torch.ones(1, 1),)] * 2,
-        optimizer=optimizer,
-        num_epochs=4,
-        device="cpu",
-        step_fn=lambda model, batch: model(batch[0]).square().mean(),
-        callbacks=[schedule, *callbacks],
-        seed=0,
-    )
+    return small_trainer(model, optimizer, schedule, *callbacks, num_epochs=4)
 
 
 @pytest.mark.parametrize("scheduler", ["exponential", "lambda", "plateau", "type"])

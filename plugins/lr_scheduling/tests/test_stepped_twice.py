@@ -19,6 +19,8 @@ from torch.optim.lr_scheduler import (
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
 from training import Callback, ConfigError, Trainer
 
+from .fakes import small_trainer
+
 
 class Steps(Callback):
     """Steps a scheduler in one hook, as a loop of one's own does."""
@@ -56,16 +58,8 @@ def trainer_of(kind: str, hook: str | None, interval: Any = None) -> Trainer:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scheduler = MAKES[kind](optimizer)
     plugin = LearningRateSchedulerCallback(scheduler, interval=interval)
-    return Trainer(
-        model,
-        [(torch.ones(1, 1),)] * 2,
-        optimizer=optimizer,
-        num_epochs=3,
-        device="cpu",
-        step_fn=lambda model, batch: model(batch[0]).square().mean(),
-        callbacks=[plugin, Evaluates(), *([Steps(scheduler, hook)] if hook else [])],
-        seed=0,
-    )
+    beside = [Evaluates(), *([Steps(scheduler, hook)] if hook else [])]
+    return small_trainer(model, optimizer, plugin, *beside, num_epochs=3)
 
 
 @pytest.mark.parametrize("kind", MAKES)

@@ -94,7 +94,7 @@ MUTANTS = [
         "R3",
         "other settings are taken without a word",
         "training.checkpoint.comparison",
-        "require_consent(changes, self.allowed, self._source)",
+        "require_consent(changes, self._allowed, self._source)",
         "pass",
         "faults/resuming/test_changed_settings.py",
         "test_r3_a_changed_setting",

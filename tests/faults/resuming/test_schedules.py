@@ -27,26 +27,13 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
     StepLR,
 )
-from toy import Regression
+from toy import Regression, Saves
 
 from trainbus_lr_scheduling.groups import parts_of
 from training import Callback, CheckpointError, ConfigError, Trainer
 
 # torch says so of its own doing, where a row of schedulers is inside another.
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of")
-
-
-class Saves(Callback):
-    """Leaves a checkpoint at every step."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_step_end(self, trainer: Trainer) -> None:
-        trainer.request_checkpoint("every step")
-
-    def on_checkpoint(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.folder / f"{trainer.step}.pt")
 
 
 def test_the_table_has_every_class_of_torch() -> None:
@@ -63,7 +50,7 @@ def assert_rates(
     make_trainer: Callable[..., Trainer], expected: Any, folder: Path, every: int = 1
 ) -> None:
     """A run uses these rates: whole, trained twice, and from every boundary on."""
-    whole = make_trainer(Saves(folder))
+    whole = make_trainer(Saves(folder / "{step}.pt", each_step=True))
     whole.train()
     assert used(whole) == expected
     for step in range(1, UPDATES, every):
@@ -131,7 +118,7 @@ def in_default(optimizer: Any, warm: int = 4) -> Any:
 def test_s2_other_arguments_of_a_function_are_not_resumed_in_silence(
     warmup: Callable[..., Any], tmp_path: Path
 ) -> None:
-    trainer_of(warmup, Saves(tmp_path)).train()
+    trainer_of(warmup, Saves(tmp_path / "{step}.pt", each_step=True)).train()
 
     def resumed(**options: Any) -> Trainer:
         other = trainer_of(functools.partial(warmup, warm=2), **options)

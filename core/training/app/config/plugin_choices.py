@@ -74,7 +74,7 @@ class Choices:
             else:
                 self._change_options(name, entry, change)
         change.tree["plugins"] = {
-            name: entry
+            name: _without_own_id(name, entry)
             for name, entry in entries.items()
             if entry is not None and self.known[name].is_active
         }
@@ -126,9 +126,7 @@ class Choices:
         choice = self._choice(name, name)
         choice.trail.append(f"options changed: {change.origin(path)}")
         options = entry.get("options", {})
-        if choice.is_active and options.get("id") == name:
-            del options["id"]  # it is called so
-        if choice.is_active and "id" not in options:
+        if choice.is_active and options.get("id", name) == name:
             return
         if choice.is_active:
             told = f"plugin {name!r} gets its id in a configuration's list of plugins "
@@ -167,3 +165,12 @@ class Choices:
                 f"{', '.join(active) or 'none'}{way}"
             )
         )
+
+
+def _without_own_id(name: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return changed options without the id that the plugin has in its list."""
+    options = entry.get("options", {})
+    if "use" in entry or options.get("id") != name:
+        return entry
+    others = {option: value for option, value in options.items() if option != "id"}
+    return {**entry, "options": others}

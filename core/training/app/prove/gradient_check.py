@@ -21,7 +21,7 @@ from training.loop.forward import Forward
 from training.loop.precision import Precision
 from training.loop.window import Window
 from training.messages.tables import count, table
-from training.modules.train_mode import evaluating
+from training.modules.train_mode import in_eval_mode
 from training.weighing import sentences, subject
 from training.weighing.candidates import Contents
 
@@ -218,7 +218,7 @@ def _gradient(
         grads = [p.grad for p in parameters if p.grad is not None]
         found.append(torch.cat([grad.detach().float().cpu().ravel() for grad in grads]))
 
-    with evaluating(trainer.model), _exact(trainer.device):
+    with in_eval_mode(trainer.model), _exact(trainer.device):
         for batch, indices in batches:
             weight = weigh(batch, indices)
             window.sums_losses = trainer.state.weigher.is_sum

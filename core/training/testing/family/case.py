@@ -89,13 +89,13 @@ class FamilyCase:
 
     def predict_by(self, model: Any, batch: Any) -> list[Any]:
         """Return what a model predicts for a batch."""
-        with evaluating(model), torch.no_grad():
+        with evaluating(model):
             return list(self.family.predict(model, self.processor, batch))
 
     def answer_batch(self, model: Any, batch: Any) -> list[tuple[Any, float]]:
         """Return what a model predicts for a batch, each with how sure it is."""
         answer = self.family.predict_with_confidence
-        with evaluating(model), torch.no_grad():
+        with evaluating(model):
             return list(answer(model, self.processor, batch))
 
     def bare(self) -> list[dict[str, Any]]:

@@ -321,7 +321,7 @@ FAMILY_CHECKS: Mapping[str, Callable[[FamilyCase], list[str]]] = {
 
 def _loss(case: FamilyCase, batch: Any) -> Any:
     model, _ = case.parts
-    with evaluating(model), torch.no_grad():
+    with evaluating(model):
         return loss_of(model(**batch))
 
 

@@ -30,10 +30,10 @@ from training.plugin import (
     checked_answer,
     draw_as_if_new,
     heard_if,
+    lacks_gradients,
     loaders_by_name,
     merge_metrics,
     share_of,
-    way_to_gradients,
 )
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ class EvaluationCallback(Callback):
             way = f"; {self.name}.sanity_batches: 0 leaves it out"
             error.add_note(
                 "this was the first of the validation data, before training"
-                f"{'' if way_to_gradients(error) else way}"
+                f"{'' if lacks_gradients(error) else way}"
             )
             raise
         numbers = numbers_of(results, name)

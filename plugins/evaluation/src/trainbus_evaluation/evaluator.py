@@ -30,7 +30,6 @@ from training.plugin import (
     evaluating,
     portions,
     strategy_of,
-    without_gradients,
 )
 
 #: What is told of classes.
@@ -149,7 +148,7 @@ class Evaluator:
         needs_classes = not shipped.isdisjoint(OF_CLASSES)
         needs_outputs = needs_classes or compared.is_needed
         taps = self._runner.with_outputs() if needs_outputs else nullcontext()
-        with evaluating(self.model), without_gradients(), taps:
+        with evaluating(self.model), taps:
             for batch, moved, samples, counts in placed(dataloader, device):
                 mean, weight, outputs = self._runner.loss_and_outputs(
                     batch, moved, device, samples, needs_loss, needs_classes

@@ -1,4 +1,4 @@
-"""The numbers among what evaluators and tasks return, and their names in the run."""
+"""The numbers among what evaluators return, and their names in the run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-from training import ConfigError
 from training.plugin import metric_of
 
 
@@ -31,28 +30,3 @@ def number_of(value: Any) -> float | None:
         value = value.item()
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     return float(value) if is_number else None
-
-
-def checked_scores(task: Any, method: str, found: Any) -> dict[str, Any]:
-    """Return what ``score`` or ``summarise`` of a task returned.
-
-    Raises:
-        ConfigError: it is no mapping of names to numbers.
-    """
-    if not isinstance(found, Mapping) or not all(map(_reads_as_number, found.values())):
-        raise ConfigError(
-            f"{method} of the task {type(task).__name__} returned {found!r}; "
-            "return a mapping of metrics to numbers"
-        )
-    return dict(found)
-
-
-def _reads_as_number(value: Any) -> bool:
-    """Whether it is one, of whatever library; a text that reads as one is none."""
-    if isinstance(value, (str, bytes)):
-        return False
-    try:
-        float(value)
-    except (TypeError, ValueError, RuntimeError):
-        return False
-    return True

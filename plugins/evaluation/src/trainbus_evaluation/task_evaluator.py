@@ -13,7 +13,6 @@ from trainbus_evaluation.evaluator import placed
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.generated import longest_answer
 from trainbus_evaluation.metrics import LossMeans
-from trainbus_evaluation.numbers import checked_scores
 from trainbus_evaluation.own_metrics import Metric, checked_metrics
 from trainbus_evaluation.warned import WarnOnce
 from training import ConfigError, checked_options
@@ -23,7 +22,6 @@ from training.plugin import (
     followed_options,
     slug,
     strategy_of,
-    without_gradients,
 )
 
 #: Options of generated predictions, for a family whose ``predict`` takes them; beside
@@ -132,7 +130,7 @@ class TaskEvaluator:
         device = self._runner.place()
         loss, answers = LossMeans(), list[list[dict[str, Any]]]()
         needs_answers = return_predictions or tuple(self.metrics) != ("loss",)
-        with evaluating(self.model), without_gradients():
+        with evaluating(self.model):
             for batch, moved, samples, counts in placed(dataloader, device):
                 mean, weight = self._loss(batch, moved, device, samples)
                 loss.add(mean, weight if counts else 0.0, self._runner.parts)
@@ -235,12 +233,12 @@ class TaskEvaluator:
         echo = family.echo(processor, row[self._target])
         task = self._recipe.task
         found = task.score(prediction, {**row, "echo": echo})
-        return checked_scores(task, "score", found)
+        return _checked_scores(task, "score", found)
 
     def _scores(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Return the means of all scores, of the first metric by kind, and the rest."""
         task, found = self._recipe.task, self._means(records)
-        summary = checked_scores(task, "summarise", task.summarise(records))
+        summary = _checked_scores(task, "summarise", task.summarise(records))
         found |= {name: v for name, v in summary.items() if name in self.metrics}
         missing = [n for n in self.metrics if n != "loss" and n not in found]
         if missing and any(self._target in record for record in records):
@@ -283,3 +281,28 @@ class TaskEvaluator:
     def _kind_name(self, kind: Any) -> str:
         """Return the metric's name of a kind: ``"yes/no"`` is ``accuracy/yes_no``."""
         return f"{self._by_kind}/{slug(kind)}"
+
+
+def _checked_scores(task: Any, method: str, found: Any) -> dict[str, Any]:
+    """Return what ``score`` or ``summarise`` of a task returned.
+
+    Raises:
+        ConfigError: it is no mapping of names to numbers.
+    """
+    if not isinstance(found, Mapping) or not all(map(_reads_as_number, found.values())):
+        raise ConfigError(
+            f"{method} of the task {type(task).__name__} returned {found!r}; "
+            "return a mapping of metrics to numbers"
+        )
+    return dict(found)
+
+
+def _reads_as_number(value: Any) -> bool:
+    """Whether it is one, of whatever library; a text that reads as one is none."""
+    if isinstance(value, (str, bytes)):
+        return False
+    try:
+        float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return True

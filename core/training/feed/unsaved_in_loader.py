@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from training.modules.bytecode import is_library
+from training.modules.of_user import is_users_function
 from training.modules.reachable import (
     MOST_ITEMS,
     held_in,
-    is_number,
-    is_of_user,
     joined,
     reachable,
 )
 from training.modules.unsaved_buffers import holds_numbers
+from training.plain import is_number
 
 if TYPE_CHECKING:
     from training.feed.epoch_loader import EpochLoader
@@ -38,13 +36,13 @@ def numbers_in(
     """
     parts = [] if order.has_state else list(order.parts())
     # A method of a data set leads to it.
-    passed = [*passed_over, *(each for each in parts if not _is_users_function(each))]
+    passed = [*passed_over, *(each for each in parts if not is_users_function(each))]
     ids = set(map(id, passed_over))
     for part in parts:
         if hasattr(part, "set_epoch") or id(part) in ids:
             continue
         place = f"train_dataloader.{getattr(part, '__name__', type(part).__name__)}"
-        if _is_users_function(part):
+        if is_users_function(part):
             for name, held in reachable(part, passed):
                 yield joined(place, name), held
         elif not (callable(part) or isinstance(part, DataLoader)):
@@ -52,14 +50,6 @@ def numbers_in(
                 if isinstance(part, Sampler) or _is_small(value):
                     for at, held in held_in(value, name):
                         yield joined(place, at), held
-
-
-def _is_users_function(part: Any) -> bool:
-    function = part.func if isinstance(part, partial) else part
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return callable(function) and is_of_user(function)
-    return not is_library(code.co_filename)
 
 
 def _is_small(value: Any) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from training.modules.of_user import is_users_hook
 from training.modules.plain_names import plain_name
-from training.modules.reachable import Found, has_hooks, joined, reachable
+from training.modules.reachable import Found, joined, reachable
 
 OF_MODULES = (
     "_forward_pre_hooks",
@@ -58,5 +59,5 @@ def _users_hooks(holder: Any, kinds: Iterable[str]) -> Iterator[tuple[str, int, 
     for kind in kinds:
         hooks = getattr(holder, kind, None)
         for number, hook in enumerate((hooks or {}).values()):
-            if has_hooks({number: hook}):
+            if is_users_hook(hook):
                 yield kind, number, hook

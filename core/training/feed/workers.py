@@ -177,9 +177,9 @@ class Watched:
 def require_worker(batches: Any, error: Exception) -> None:
     """Say that a worker is lost, where all that is known is that its line broke.
 
-    The kernel closes a dying process's sockets before anybody can tell that it died:
-    torch, which asks once whether its workers live, may then raise the error of the
-    socket.
+    The kernel closes a dying process's sockets before anybody can tell that it died,
+    and one that exits takes their files away first: torch, which asks once whether its
+    workers live, may then raise the error of the socket.
 
     Args:
         batches: torch's iterator that raised ``error``, or any other one.
@@ -189,7 +189,7 @@ def require_worker(batches: Any, error: Exception) -> None:
     """
     workers = getattr(batches, "_workers", ())
     text = text_of(error)
-    is_cut = isinstance(error, ConnectionError | EOFError) or _PINS.search(text)
+    is_cut = isinstance(error, OSError | EOFError) or _PINS.search(text)
     # What the data set itself raised in a worker comes from one that lives.
     if not workers or not is_cut or _CAUGHT.search(text):
         return

@@ -133,25 +133,31 @@ def test_p6_a_worker_that_is_lost_is_named_with_the_samples_and_none_is_left(
     assert multiprocessing.active_children() == before
 
 
-def test_p6_a_worker_whose_line_breaks_before_its_death_is_known_is_named_too(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # As when it dies while a tensor's file is asked of it: its sockets close first, and
-    # torch, which asks at once whether it lives, raises what the socket did.
-    def breaks(batches: Any, timeout: float = 0) -> Any:
-        watch: Any = signal_handling
-        watch._remove_worker_pids(id(batches))
-        watch._set_worker_pids(id(batches), ())  # nothing is heard of its death either
-        os.kill(batches._workers[0].pid, signal.SIGKILL)
-        raise ConnectionResetError("Connection reset by peer")
+def breaks(batches: Any, error: Exception) -> Any:
+    """Do as torch where a worker dies while a tensor's file is asked of it.
 
-    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_try_get_data", breaks)
+    Its sockets close first, or are gone where it exits; and torch, which asks at once
+    whether it lives, raises what the socket did.
+    """
+    watch: Any = signal_handling
+    watch._remove_worker_pids(id(batches))
+    watch._set_worker_pids(id(batches), ())  # nothing is heard of its death either
+    os.kill(batches._workers[0].pid, signal.SIGKILL)
+    raise error
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), FileNotFoundError()])
+def test_p6_a_worker_whose_line_breaks_before_its_death_is_known_is_named_too(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    torchs: Any = _MultiProcessingDataLoaderIter
+    monkeypatch.setattr(torchs, "_try_get_data", lambda self: breaks(self, error))
     said = r"lost a worker .*batch 0 of the epoch, samples \[0, 1\], from worker 0"
     with pytest.raises(DataError, match=said) as caught:
         bad_run("is killed").train()
     words = caught.value.__cause__
     assert isinstance(words, RuntimeError)
-    assert isinstance(words.__cause__, ConnectionResetError)
+    assert words.__cause__ is error
 
 
 class AsksLate(Sampler[list[int]]):

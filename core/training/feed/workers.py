@@ -207,10 +207,11 @@ def kill_workers(batches: Any) -> None:
     if not getattr(batches, "_workers", ()) or batches._shutdown:
         return
     # Torch's own end waits for each worker; and unless told not to watch them, it
-    # raises in the middle of anything when one is gone.
-    batches._shutdown = True
+    # raises in the middle of anything when one is gone. Of one that has just died, it
+    # raises here: then its own end is still to come.
     watch: Any = signal_handling
     watch._remove_worker_pids(id(batches))
+    batches._shutdown = True
     # Of the thread that pins what they load, which nobody else would tell any more.
     if (done := getattr(batches, "_pin_memory_thread_done_event", None)) is not None:
         done.set()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from training.feed.structure import attribute_of
     from training.feed.validation_loaders import loaders_by_name, metric_of
     from training.feed.validation_share import (
+        batches_of,
         portions,
         rng_of_main,
         share_of,
@@ -84,7 +85,7 @@ if TYPE_CHECKING:
     from training.recipes.kinds import slug
     from training.recipes.likeliest import likeliest
     from training.signals.handlers import is_insistent
-    from training.signals.shield import iterate_shielded, shielded
+    from training.signals.shield import shielded
     from training.view import MetricValue, TrainerView
     from training.weighing.candidates import LabelUse
     from training.weighing.untouched import is_same_tensor, undrawn, untouched
@@ -125,6 +126,7 @@ _MODULES = {
     "as_plain": "training.modules.plain_names",
     "attribute_of": "training.feed.structure",
     "batch_to_device": "training.feed.batches",
+    "batches_of": "training.feed.validation_share",
     "call_model": "training.loop.forward",
     "capture": "training.checkpoint.state",
     "check_weights": "training.checkpoint.state",
@@ -151,7 +153,6 @@ _MODULES = {
     "is_insistent": "training.signals.handlers",
     "is_same_tensor": "training.weighing.untouched",
     "is_whole": "training.modules.frozen_weights",
-    "iterate_shielded": "training.signals.shield",
     "lacks_gradients": "training.modules.train_mode",
     "likeliest": "training.recipes.likeliest",
     "load_rng_state": "training.hardware.rng",
@@ -230,6 +231,7 @@ __all__ = [
     "as_plain",
     "attribute_of",
     "batch_to_device",
+    "batches_of",
     "call_model",
     "capture",
     "check_weights",
@@ -256,7 +258,6 @@ __all__ = [
     "is_insistent",
     "is_same_tensor",
     "is_whole",
-    "iterate_shielded",
     "lacks_gradients",
     "likeliest",
     "load_rng_state",

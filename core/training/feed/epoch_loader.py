@@ -217,15 +217,17 @@ class EpochLoader:
             issued, rest = _indices_of(loader), loader
             if skip:  # no worker of it persists: the next epoch is read whole
                 rest = copied(loader, loader.dataset, _Rest(issued, skip), False)
-            # First, as a new iterator would: the order is drawn from what comes after.
+            # As a new iterator would: the order is drawn from what comes after.
             draw_as_if_new(rest)
             # Without workers the samples would draw from what dropout draws from.
             is_apart = not loader.num_workers and type(loader.dataset) is SeededSamples
-            batches: Iterator[Any] = (
-                apart(lambda: iter(rest)) if is_apart else iterate_shielded(rest)
+            # First this one, too: while workers begin, one may be lost already.
+            self.watched = Watched(rest, issued, skip)
+            return self.watched.begin(
+                lambda: (
+                    apart(lambda: iter(rest)) if is_apart else iterate_shielded(rest)
+                )
             )
-            self.watched = Watched(batches, issued, skip, loader.num_workers)
-            return iter(self.watched)
         # Neither an index nor a state leads there: every batch is loaded again. What
         # wraps another loader mostly draws the order for its first one, and no more.
         self.unwatched = iterator = iter(loader)

@@ -14,7 +14,7 @@ from training.feed.divided_loader import all_checked, checked, refuse_divided
 from training.feed.epoch_loader import can_skip, copied
 from training.feed.share import Share, sliced
 from training.feed.structure import sample_sizes
-from training.feed.workers import Issued, draw_as_if_new, end_workers
+from training.feed.workers import Issued, draw_as_if_new, end_workers, require_worker
 from training.hardware.rng import load_rng_state, rng_state
 from training.hardware.strategy import Strategy
 from training.signals.shield import iterate_shielded
@@ -58,7 +58,7 @@ class ValidationShare:
     def __iter__(self) -> Iterator[Any]:
         with rng_of_main(self.strategy):
             draw_as_if_new(self._reading)
-            batches = iterate_shielded(self._reading)
+            batches = batches_of(self._reading)
             if self._issued is None:
                 yield from self._sliced(batches)
             else:
@@ -101,6 +101,19 @@ def share_of(loader: Iterable[Any], strategy: Strategy) -> Iterable[Any]:
     a failure with ``kills``.
     """
     return ValidationShare(loader, strategy) if strategy.is_divided else loader
+
+
+def batches_of(loader: Any) -> Iterator[Any]:
+    """Yield the batches of ``loader``, whose workers may be shielded.
+
+    One that is lost is told of in torch's words, whatever is known of its end first.
+    """
+    batches = iterate_shielded(loader)
+    try:
+        yield from batches
+    except Exception as error:
+        require_worker(batches, error)
+        raise
 
 
 def portions(loader: Iterable[Any]) -> Iterator[tuple[Any, int | None, bool]]:

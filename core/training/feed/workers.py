@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import active_children
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -77,21 +78,26 @@ class Watched:
     """Iterates the batches of one epoch, and knows which one comes next.
 
     Args:
-        batches: what a loader's iteration returned.
+        loader: torch's, which is iterated.
         issued: the indices it reads.
         skipped: batches of the epoch that were left out before.
-        num_workers: processes of the loader.
     """
 
-    def __init__(
-        self, batches: Iterator[Any], issued: Issued, skipped: int, num_workers: int
-    ) -> None:
-        self._batches = batches
+    def __init__(self, loader: Any, issued: Issued, skipped: int) -> None:
+        #: None until they have begun; of workers that persist, the same again.
+        self._batches: Any = loader._iterator
+        #: Processes that are none of its workers, whichever these will be.
+        self._others = {each.pid for each in active_children()}
         self._issued = issued
         self._skipped, self._number = skipped, skipped
-        self._num_workers = num_workers
+        self._num_workers = loader.num_workers
         #: The indices of the batch that was yielded last, None if they are forgotten.
         self.latest: Any = None
+
+    def begin(self, iterate: Callable[[], Iterator[Any]]) -> Watched:
+        """Iterate what ``iterate`` returns; a worker may be lost before it does."""
+        self._batches = iterate()
+        return self
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -117,16 +123,14 @@ class Watched:
         """Return what to raise if ``error`` says that one of our workers is lost."""
         text = text_of(error)
         lost, late = _LOST.search(text), _LATE.search(text)
-        workers = getattr(self._batches, "_workers", ())
         # torch's handler speaks of any loader's worker, in the middle of any code.
-        own = {worker.pid for worker in workers}
-        if lost is not None and own & {int(pid) for pid in lost[1].split(",")}:
+        if lost is not None and self._are_own({*map(int, lost[1].split(","))}):
             sentence = (
                 f"train_dataloader lost a worker ({text.splitlines()[0]}) before "
                 f"{self._place()} arrived; mostly the machine ran out of memory: use "
                 "fewer workers or smaller batches, and go on from the last checkpoint"
             )
-        elif late is not None and workers:
+        elif late is not None and self._workers:
             sentence = (
                 f"train_dataloader: {self._place()} did not arrive within {late[1]} "
                 "seconds; look at these samples, or give the loader a longer timeout"
@@ -147,6 +151,16 @@ class Watched:
         else:
             self._batches = iter(())
 
+    @property
+    def _workers(self) -> Sequence[Any]:
+        return getattr(self._batches, "_workers", ())
+
+    def _are_own(self, lost: set[int]) -> bool:
+        """Whether processes of these numbers are workers of this loader."""
+        if self._batches is None:
+            return not lost & self._others
+        return any(worker.pid in lost for worker in self._workers)
+
     def _place(self) -> str:
         place = f"batch {self._number} of the epoch"
         indices = self._issued.at(self._number)
@@ -163,9 +177,9 @@ class Watched:
 def require_worker(batches: Any, error: Exception) -> None:
     """Say that a worker is lost, where all that is known is that its line broke.
 
-    The kernel closes a dying process's sockets before anybody can tell that it died:
-    torch, which asks once whether its workers live, may then raise the error of the
-    socket.
+    The kernel closes a dying process's sockets before anybody can tell that it died,
+    and one that exits takes their files away first: torch, which asks once whether its
+    workers live, may then raise the error of the socket.
 
     Args:
         batches: torch's iterator that raised ``error``, or any other one.
@@ -175,7 +189,7 @@ def require_worker(batches: Any, error: Exception) -> None:
     """
     workers = getattr(batches, "_workers", ())
     text = text_of(error)
-    is_cut = isinstance(error, ConnectionError | EOFError) or _PINS.search(text)
+    is_cut = isinstance(error, OSError | EOFError) or _PINS.search(text)
     # What the data set itself raised in a worker comes from one that lives.
     if not workers or not is_cut or _CAUGHT.search(text):
         return
@@ -193,10 +207,11 @@ def kill_workers(batches: Any) -> None:
     if not getattr(batches, "_workers", ()) or batches._shutdown:
         return
     # Torch's own end waits for each worker; and unless told not to watch them, it
-    # raises in the middle of anything when one is gone.
-    batches._shutdown = True
+    # raises in the middle of anything when one is gone. Of one that has just died, it
+    # raises here: then its own end is still to come.
     watch: Any = signal_handling
     watch._remove_worker_pids(id(batches))
+    batches._shutdown = True
     # Of the thread that pins what they load, which nobody else would tell any more.
     if (done := getattr(batches, "_pin_memory_thread_done_event", None)) is not None:
         done.set()

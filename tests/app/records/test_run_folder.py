@@ -127,6 +127,22 @@ def test_a_run_whose_process_is_at_work_is_running(tmp_path: Path) -> None:
     assert read_run(tmp_path).is_running  # of another machine, as far as one can see
 
 
+def test_a_run_that_ends_while_it_is_read_is_not_taken_for_one_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended(tmp_path, "fails")
+    (tmp_path / "starts.json").write_text(json.dumps([{"ended": None}]))
+    lock, real = tmp_path / "record.lock", json.loads
+    lock.write_bytes(Holder.of_now().to_bytes())
+
+    def loads(text: str | bytes) -> Any:
+        lock.unlink(missing_ok=True)
+        return real(text)
+
+    monkeypatch.setattr(json, "loads", loads)
+    assert read_run(tmp_path).state == "running"
+
+
 def test_a_fresh_run_puts_the_starts_of_the_earlier_one_aside(tmp_path: Path) -> None:
     ended(tmp_path, "stops")
     ended(tmp_path, "fails")

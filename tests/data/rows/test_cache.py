@@ -99,6 +99,28 @@ def test_without_a_mark_rows_would_be_deleted_under_their_reader(tmp_path, monke
     assert not kept_of(first).exists()
 
 
+def test_rows_that_are_made_again_while_they_are_deleted_stay(tmp_path, monkeypatch):
+    kept = cache_folder("rows") / "one.lines"
+    kept.parent.mkdir(parents=True)
+    real, users = cache.fcntl.flock, []
+
+    def flock(file: int, how: int) -> None:
+        if not users:  # the file is opened: another process is first, then a third
+            users.append(None)
+            assert delete(kept)
+            users[:] = [InUse(kept)]
+            kept.write_text("rows")
+        real(file, how)
+
+    kept.write_text("rows")
+    monkeypatch.setattr(cache.fcntl, "flock", flock)
+    assert not delete(kept)
+    assert kept.exists()
+    users.clear()
+    users.append(None)
+    assert delete(kept)
+
+
 USER = """\
 import sys
 from trainbus_data.readers.csv_table import CsvTable

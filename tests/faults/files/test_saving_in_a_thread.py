@@ -86,7 +86,16 @@ def test_c12_an_error_of_a_background_save_surfaces(
     slow = Slow(monkeypatch, fail=errno.ENOSPC)
     slow.gate.set()
     trainer = build(tmp_path, lambda step: None, async_save=True)
-    trainer.bus.register(AsksAt({step}, 0, lambda trainer: None))
+    store = trainer.plugins["checkpointing"]
+
+    class Waits(AsksAt):
+        def on_batch_end(self) -> None:
+            """Let what is under way fail before the step that looks for it."""
+            ended = store._saver.store._background._ended
+            if ended is not None:
+                assert ended.wait(20)
+
+    trainer.bus.register(Waits({step}, 0, lambda trainer: None))
     with pytest.raises(CheckpointError, match="No space left"):
         trainer.train()
     assert trainer.step <= step + 1

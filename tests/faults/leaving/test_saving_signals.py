@@ -116,7 +116,18 @@ def test_p17_an_exit_of_somebody_else_waits_for_what_is_written(
     assert listed_steps(tmp_path) == [4]
 
 
-def test_p17_a_second_signal_does_not_wait(tmp_path: Path, slow: None) -> None:
+def test_p17_a_second_signal_does_not_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, is_over = saver.write_checkpoint, threading.Event()
+
+    def write(path: Path, state: Any) -> Path:
+        if state["progress"]["step"] == 4:
+            is_over.wait(20)  # the run, which has left it under way
+        return real(path, state)
+
+    monkeypatch.setattr(saver, "write_checkpoint", write)
+
     def twice() -> None:
         signal.raise_signal(TERM)
         signal.raise_signal(TERM)
@@ -127,7 +138,8 @@ def test_p17_a_second_signal_does_not_wait(tmp_path: Path, slow: None) -> None:
     listed = json.loads((tmp_path / "manifest.json").read_text())["checkpoints"]
     assert [each["step"] for each in listed] == [2]
     background = trainer.plugins["checkpointing"]._saver.store._background
-    assert background.is_busy
+    assert background.is_working
+    is_over.set()
     assert background.finish(wait=True)
 
 
@@ -184,18 +196,20 @@ def test_p17_a_wait_that_a_signal_ends_does_not_take_the_work_for_done() -> None
 
 
 PROCESS = """
-import os, signal, sys, time
+import os, signal, sys, threading, time
 from pathlib import Path
 from faults.leaving.test_saving_signals import Acts, saving
 from training import checkpoint_io
-real = checkpoint_io.torch.save
+real, signals = checkpoint_io.torch.save, int(sys.argv[2])
 def save(content, file):
     file.flush()
+    if signals == 2 and content["progress"]["step"] == 4:
+        threading.main_thread().join()  # it has left this under way
     time.sleep(0.5)
     real(content, file)
 checkpoint_io.torch.save = save
 def send():
-    for _ in range(int(sys.argv[2])):
+    for _ in range(signals):
         os.kill(os.getpid(), signal.SIGTERM)
 saving(Path(sys.argv[1]), Acts("on_checkpoint after", 4, send)).train()
 """

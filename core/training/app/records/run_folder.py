@@ -205,12 +205,13 @@ def read_run(path: str | os.PathLike[str]) -> RunFolder:
             f"{str(path)!r} holds no record of a run ({', '.join(SIGNS)}); name its "
             "save_dir, or `trainbus runs` lists those below a folder"
         )
-    run = RunFolder(folder)
+    # Before and after: a run that ends, or begins, meanwhile was not cut off.
+    run = RunFolder(folder, is_running=_is_locked(folder / LOCK))
     run.config = _read(run, CONFIG, dict)
     run.history = _rows(run, HISTORY)
     run.summary = _read(run, SUMMARY, dict)
     run.starts = _rows(run, STARTS)
-    run.is_running = _is_locked(folder / LOCK)
+    run.is_running = run.is_running or _is_locked(folder / LOCK)
     return run
 
 

@@ -46,7 +46,7 @@ class InUse:
     """
 
     def __init__(self, kept: Path) -> None:
-        self._file = _shared(_mark_of(kept))
+        self._file = _locked(_mark_of(kept), is_alone=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_file": None}  # a worker's: the process that started it has the mark
@@ -95,14 +95,13 @@ def make_room(
 def delete(kept: Path) -> bool:
     """Delete a file and its mark, and return True, unless a process uses it."""
     mark = _mark_of(kept)
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(mark, os.O_RDWR | os.O_CREAT)
+    file = _locked(mark, is_alone=True)
+    if file is None:  # a process has it, or nobody can tell
+        return False
     try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         kept.unlink(missing_ok=True)
         mark.unlink(missing_ok=True)
-    except OSError:  # a process has it, or nobody can tell
+    except OSError:
         return False
     finally:
         os.close(file)
@@ -113,8 +112,14 @@ def _mark_of(kept: Path) -> Path:
     return kept.parent.with_name("in-use") / kept.name
 
 
-def _shared(mark: Path) -> int | None:
-    """Return an open file with a lock that others may share; None: there is none."""
+def _locked(mark: Path, is_alone: bool) -> int | None:
+    """Return an open file with a lock; None: there is none.
+
+    Args:
+        mark: the file, which another process may delete, and a third one make anew.
+        is_alone: whether nobody else may have it, who is not waited for; else others
+            share it.
+    """
     while True:
         try:
             mark.parent.mkdir(parents=True, exist_ok=True)
@@ -123,12 +128,13 @@ def _shared(mark: Path) -> int | None:
             return None
         try:
             if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_SH)
+                alone = fcntl.LOCK_EX | fcntl.LOCK_NB
+                fcntl.flock(file, alone if is_alone else fcntl.LOCK_SH)
             if os.path.samestat(os.fstat(file), os.stat(mark)):
                 return file
         except FileNotFoundError:
             pass  # it was deleted meanwhile: mark it anew
-        except OSError:  # no locks here
+        except OSError:  # no locks here, or another has it
             os.close(file)
             return None
         os.close(file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from training.plugin import draw_as_if_new, iterate_shielded, num_batches
+from training.plugin import batches_of, draw_as_if_new, num_batches
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -28,7 +28,7 @@ class WhileStaying:
         if tell is not None:
             tell(trainer, 0, total, self._name)
         draw_as_if_new(self.loader)
-        for done, batch in enumerate(iterate_shielded(self.loader), 1):
+        for done, batch in enumerate(batches_of(self.loader), 1):
             trainer.abandon_if_leaving()
             yield batch
             if tell is not None:

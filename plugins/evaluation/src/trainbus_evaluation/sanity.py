@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from training.plugin import (
+    batches_of,
     is_same_tensor,
-    iterate_shielded,
     rng_of_main,
     shielded,
     some,
@@ -67,7 +67,7 @@ def first_batches(loader: Iterable[Any], count: int) -> FirstBatches | None:
         return None
     source = _apart(loader) if isinstance(loader, DataLoader) else loader
     with shielded(source):
-        return FirstBatches(loader, list(islice(iterate_shielded(source), count)))
+        return FirstBatches(loader, list(islice(batches_of(source), count)))
 
 
 def _apart(loader: DataLoader[Any]) -> DataLoader[Any]:

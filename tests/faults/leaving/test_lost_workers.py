@@ -1,0 +1,50 @@
+"""P6: workers that are lost while others are measured with, or ended."""
+
+from __future__ import annotations
+
+import multiprocessing
+from typing import Any
+
+import pytest
+from faults.leaving.test_workers import FailsInside, breaks
+from faults.runs import build, loader_of
+from torch.utils.data._utils import signal_handling
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+
+@pytest.mark.parametrize("sanity_batches", [0, 1], ids=["measured", "looked at"])
+def test_p6_a_worker_for_validation_whose_line_breaks_is_told_as_lost(
+    monkeypatch: pytest.MonkeyPatch, sanity_batches: int
+) -> None:
+    torchs: Any = _MultiProcessingDataLoaderIter
+    error = ConnectionResetError()
+    monkeypatch.setattr(torchs, "_try_get_data", lambda self: breaks(self, error))
+    plugins = [{"evaluation": {"sanity_batches": sanity_batches}}]
+    trainer = build(val_dataloader=loader_of(workers=1), plugins=plugins)
+    with pytest.raises(RuntimeError, match=r"DataLoader worker .* exited") as caught:
+        trainer.train()
+    assert caught.value.__cause__ is error
+    assert (trainer.step > 0) == (sanity_batches == 0)
+
+
+def test_p6_one_that_is_lost_as_the_others_are_ended_leaves_none_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch: Any = signal_handling
+    real, lost = watch._remove_worker_pids, list[Any]()
+
+    def remove(key: int) -> None:
+        if not lost:  # torch's handler is called before anything else
+            lost.append(key)
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+        real(key)
+
+    monkeypatch.setattr(watch, "_remove_worker_pids", remove)
+    before = multiprocessing.active_children()
+    trainer: Any = build(FailsInside(), loader=loader_of(workers=2))
+    with pytest.raises(RuntimeError, match="is killed by signal") as caught:
+        trainer.train()
+    assert isinstance(caught.value.__context__, ZeroDivisionError)
+    # As torch does when the iterator goes; at once, while its queues are there.
+    trainer.loop.feed.watched._batches._shutdown_workers()
+    assert multiprocessing.active_children() == before

@@ -36,6 +36,17 @@ class FullWhile(Callback):
         self.room(9 if self.for_good else None)
 
 
+class FullOnceLocked(CSVLoggerCallback):
+    """Finds next to no room as soon as the file is its own, until the epoch begins."""
+
+    def _take(self, trainer):
+        super()._take(trainer)
+        self.room(9)
+
+    def on_epoch_begin(self):
+        self.room(None)
+
+
 def columns_of(folder):
     epochs = rows_of(folder / "run" / "training_log.csv")
     steps = rows_of(folder / "run" / "training_log.steps.csv")
@@ -76,8 +87,9 @@ def test_a_log_that_cannot_be_written_when_a_run_goes_on_is_written_later(
     saved = tmp_path / "half.pt"
     log = CSVLoggerCallback(every_n_steps=1)
     make_trainer(log, make_trainer.save_at(6, saved)).train()
-    full = FullWhile(room, lambda step: step == 6)
-    resumed = make_trainer(full, CSVLoggerCallback(every_n_steps=1), num_epochs=3)
+    log = FullOnceLocked(every_n_steps=1)
+    log.room = room
+    resumed = make_trainer(log, num_epochs=3)
     resumed.load_checkpoint(saved)
     resumed.train()
     assert columns_of(tmp_path) == ([1, 2, 3], [*range(1, 13)])
@@ -112,8 +124,9 @@ def test_what_others_added_to_a_log_stays_where_a_resume_cannot_write_at_once(
     header, *rows = path.read_text().splitlines()
     lines = [f"{header},remark", *(f"{row},good" for row in rows)]
     path.write_text("\n".join([*lines, ""]))
-    full = FullWhile(room, lambda step: step == 6)
-    resumed = make_trainer(full, CSVLoggerCallback(), num_epochs=3)
+    log = FullOnceLocked()
+    log.room = room
+    resumed = make_trainer(log, num_epochs=3)
     resumed.load_checkpoint(saved)
     resumed.train()
     assert [row["remark"] for row in rows_of(path)] == ["good", "", ""]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         write_checkpoint,
         writing,
     )
+    from training.discovery.installed import named_object
     from training.errors import did_you_mean
     from training.feed.batches import batch_to_device, tensors_of
     from training.feed.share import StandIn
@@ -164,6 +165,7 @@ _MODULES = {
     "make_forward": "training.loop.forward",
     "merge_metrics": "training.loop.metrics",
     "metric_of": "training.feed.validation_loaders",
+    "named_object": "training.discovery.installed",
     "named_path": "training.files.named_paths",
     "number_started": "training.hardware.launch",
     "num_batches": "training.planned.length",
@@ -270,6 +272,7 @@ __all__ = [
     "make_forward",
     "merge_metrics",
     "metric_of",
+    "named_object",
     "named_path",
     "num_batches",
     "num_windows",

@@ -144,9 +144,9 @@ SHIPPED_HEAD = f"""\
 
 What each hooks, keeps, changes and may raise. The bus treats them as any other: all pass
 `assert_plugin_conforms`, the kit for [everybody's plugins](writing-a-plugin.md), and another
-plugin of the same hooks can take the place of each. Four read more of a trainer than the
-[promised view](api/plugins.md) has: evaluation, early stopping, LR scheduling and
-distributed, which are released with it. Options: `trainbus plugins show NAME`.
+plugin of the same hooks can take the place of each. They read of a trainer what the
+[promised view](api/plugins.md) has, but for evaluation, which is released with it and reads
+`trainer.state`, too. Options: `trainbus plugins show NAME`.
 
 """
 

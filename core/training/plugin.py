@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from training.feed.batches import batch_to_device, tensors_of
     from training.feed.share import StandIn
     from training.feed.structure import attribute_of
-    from training.feed.validation_loaders import loaders_by_name, metric_of
+    from training.feed.validation_loaders import loaders_by_name
     from training.feed.validation_share import (
         portions,
         rng_of_main,
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from training.logs import LazyLogs
     from training.loop.deferred_window import NotedWindow, UnreadWindow
     from training.loop.forward import (
-        NO_PARTS,
         LossFn,
         Parts,
         StepFn,
@@ -108,7 +107,6 @@ _MODULES = {
     "LossFn": "training.loop.forward",
     "LossPer": "training.weighing.weigher",
     "MetricValue": "training.view",
-    "NO_PARTS": "training.loop.forward",
     "NotedWindow": "training.loop.deferred_window",
     "Parts": "training.loop.forward",
     "Plan": "training.planned.planned_run",
@@ -164,7 +162,6 @@ _MODULES = {
     "loss_in": "training.loop.forward",
     "make_forward": "training.loop.forward",
     "merge_metrics": "training.loop.metrics",
-    "metric_of": "training.feed.validation_loaders",
     "named_object": "training.discovery.installed",
     "named_path": "training.files.named_paths",
     "number_started": "training.hardware.launch",
@@ -215,7 +212,6 @@ __all__ = [
     "LossFn",
     "LossPer",
     "MetricValue",
-    "NO_PARTS",
     "NotedWindow",
     "Parts",
     "Plan",
@@ -271,7 +267,6 @@ __all__ = [
     "loss_in",
     "make_forward",
     "merge_metrics",
-    "metric_of",
     "named_object",
     "named_path",
     "num_batches",

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+from plugin_page import plugin_page
 from reference_page import reference_page
 from training import hookspecs
 from training.discovery import installed
@@ -292,6 +293,7 @@ def _attributes() -> Iterator[tuple[str, str, str]]:
 
 
 PAGES = {
+    "api/plugins.md": lambda: plugin_page(NOTICE),
     "hooks.md": hooks_page,
     "reference.md": lambda: reference_page(NOTICE),
     "shipped-plugins.md": shipped_page,

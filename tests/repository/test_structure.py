@@ -246,6 +246,11 @@ def test_every_public_name_resolves(door: ModuleType) -> None:
         assert getattr(door, name) is not None
 
 
+def test_the_door_for_plugins_lists_its_names_by_what_they_are_for() -> None:
+    by_purpose = [name for names in plugin.PURPOSES.values() for name in names]
+    assert plugin.__all__ == by_purpose
+
+
 @pytest.mark.parametrize("door", [training, plugin])
 def test_the_names_for_type_checkers_are_the_public_names(door: ModuleType) -> None:
     tree = ast.parse(Path(str(door.__file__)).read_text(encoding="utf-8"))

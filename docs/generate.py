@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+from plugin_page import plugin_page
 from reference_page import reference_page
 from training import hookspecs
 from training.discovery import installed
@@ -144,9 +145,9 @@ SHIPPED_HEAD = f"""\
 
 What each hooks, keeps, changes and may raise. The bus treats them as any other: all pass
 `assert_plugin_conforms`, the kit for [everybody's plugins](writing-a-plugin.md), and another
-plugin of the same hooks can take the place of each. Four read more of a trainer than the
-[promised view](api/plugins.md) has: evaluation, early stopping, LR scheduling and
-distributed, which are released with it. Options: `trainbus plugins show NAME`.
+plugin of the same hooks can take the place of each. They read of a trainer what the
+[promised view](api/plugins.md) has, but for evaluation, which is released with it and reads
+`trainer.state`, too. Options: `trainbus plugins show NAME`.
 
 """
 
@@ -292,6 +293,7 @@ def _attributes() -> Iterator[tuple[str, str, str]]:
 
 
 PAGES = {
+    "api/plugins.md": lambda: plugin_page(NOTICE),
     "hooks.md": hooks_page,
     "reference.md": lambda: reference_page(NOTICE),
     "shipped-plugins.md": shipped_page,

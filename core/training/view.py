@@ -1,9 +1,9 @@
 """What plugins see of a run and may ask of it, and the records that it shows.
 
 ``Trainer`` is this to them, whatever it is made of. Plugins read here and ask here;
-all that they set is ``weights_are``, where they put weights in place. Plugins of this
-project read ``criterion``, ``modes``, ``state`` and ``group_places`` of a trainer, too:
-they are released with it, and none of these four is promised to anybody else.
+all that they set is ``weights_are``, where they put weights in place. The evaluation of
+this project reads ``state`` of a trainer, too: it is released with it, and that name is
+promised to nobody else.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from training.hardware.strategy import Strategy
+    from training.modules.train_mode import Modes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,31 @@ class MetricValue:
     producer: str
 
 
+class LossState(Protocol):
+    """What the loss keeps beside the model: what ``loss_fn`` or ``step_fn`` holds.
+
+    Attributes:
+        generators: random generators among it, by place.
+    """
+
+    generators: dict[str, Any]
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return ``{"loss": module}`` for a loss that is a module, else nothing."""
+
+    def held_modules(self) -> dict[str, nn.Module]:
+        """Return every module that it is or holds, by place below ``loss``."""
+
+    def tensors(self) -> dict[str, Any]:
+        """Return its parameters and buffers (the objects) and extra state, by name."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the values by name; tensors are not copied."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over values, in place, of the names and shapes of ``tensors()``."""
+
+
 class TrainerView(Protocol):
     """The part of a trainer that plugins may rely on.
 
@@ -84,6 +110,11 @@ class TrainerView(Protocol):
         val_dataloader: what was passed, or what plugins made of it; several by name.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         grad_scaler: the loss scaler of fp16, else None.
+        modes: which modules are in train and in eval mode while the run trains; below
+            ``with modes.evaluation():`` all are in eval mode, and then as before.
+        group_places: for each parameter group of the optimizer the place that it had
+            in the checkpoint that was loaded, None for one that is not in it; empty
+            where that names none.
         plugins: name -> instance of every active plugin, in bus order.
         bus: asks the hooks that a plugin asks in its own time: ``bus.collect(name,
             ...)``, or ``bus.<name>(...)``, which is None while nobody listens;
@@ -142,6 +173,8 @@ class TrainerView(Protocol):
     val_dataloader: Iterable[Any] | Mapping[str, Iterable[Any]] | None
     precision: str
     grad_scaler: torch.amp.GradScaler | None
+    modes: Modes
+    group_places: list[int | None]
     plugins: Mapping[str, Any]
     bus: Any
     epoch: int
@@ -162,6 +195,10 @@ class TrainerView(Protocol):
     stop_owner: str | None
     is_stopping: bool
     is_extra_evaluation: bool
+
+    @property
+    def criterion(self) -> LossState:
+        """What the loss keeps beside the model."""
 
     @property
     def order_seed(self) -> int:

@@ -114,7 +114,7 @@ def test_a_class_in_a_file_that_is_not_there_is_refused(
 ) -> None:
     code, out, err = command("plugins", action, "./gone.py:Mine")
     assert code == 2
-    assert "plugin file './gone.py' does not exist" in out + err
+    assert "file './gone.py' does not exist" in out + err
 
 
 def test_a_class_in_a_file_can_be_switched_off_again(mine: str, tmp_path: Path) -> None:

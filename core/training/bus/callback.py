@@ -50,7 +50,8 @@ class Callback:
     #: of that.
     reads_validation: ClassVar[bool] = True
     #: Options that list metrics of the run's task to be measured, None for all; each
-    #: with what else it may list. A configuration is refused that lists others.
+    #: with what else it may list. A configuration is refused that lists others, but
+    #: for ``./file.py:NAME``, which the plugin loads.
     chooses_metrics: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     #: Options that name a metric to be watched, such as "monitor".
     consumes: ClassVar[tuple[str, ...]] = ()

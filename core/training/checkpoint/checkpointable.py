@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from training.loop.criterion import Criterion
     from training.loop.loop import Loop
     from training.loop.run_state import RunState
-    from training.modules.train_mode import Modes
 
 
 class Waiting(Protocol):
@@ -33,7 +32,6 @@ class Checkpointable(TrainerView, Protocol):
     Attributes:
         bus: calls its plugins.
         criterion: what the loss keeps beside the model.
-        modes: which modules are in train and in eval mode while the run trains.
         configured_groups: the optimizer's options as configured, one mapping for each
             parameter group; None before they were looked at.
         state: of the run that is on, was last, or is loaded.
@@ -43,7 +41,6 @@ class Checkpointable(TrainerView, Protocol):
 
     bus: Bus
     criterion: Criterion
-    modes: Modes
     configured_groups: list[dict[str, Any]] | None
     state: RunState
     feed: Feed | None

@@ -49,6 +49,7 @@ __all__ = [
     "load",
     "load_file",
     "name_of",
+    "named_object",
     "provider",
     "use_folder",
     "way_out",
@@ -240,7 +241,30 @@ def load_file(name: str, where: str = "plugins") -> type[Any]:
         BrokenPluginError: running the file raised; that error is the cause.
         PluginError: there is no such file, or no such class in it.
     """
-    file_name, _, class_name = name.rpartition(":")
+    loaded = _named_in(name, where, "class", inspect.isclass)
+    return _checked_class(loaded, f"{where}: {name!r}")
+
+
+def named_object(text: str, where: str) -> Any:
+    """Return the function, class or object that ``./file.py:NAME`` names.
+
+    Any other text is returned as it is.
+
+    Args:
+        text: what the configuration says.
+        where: the place that says it, for messages.
+    Raises:
+        BrokenPluginError: running the file raised; that error is the cause.
+        PluginError: there is no such file, or no such name in it.
+    """
+    if not is_file(text):
+        return text
+    return _named_in(text, where, "function or class", callable)
+
+
+def _named_in(name: str, where: str, noun: str, is_one: Callable[[Any], bool]) -> Any:
+    """Return what ``path.py:NAME`` names, and offer what ``is_one`` where it cannot."""
+    file_name, _, own_name = name.rpartition(":")
     path = _path_of(name, where)
     try:
         module = _import_file(path)
@@ -248,20 +272,20 @@ def load_file(name: str, where: str = "plugins") -> type[Any]:
         raise
     except (Exception, SystemExit) as error:
         raise BrokenPluginError(
-            f"{where}: plugin file {file_name!r} cannot be imported: "
+            f"{where}: file {file_name!r} cannot be imported: "
             f"{error_text(error)}{_way_to_neighbour(error, path.parent)}"
         ) from error
-    if not hasattr(module, class_name):
+    if not hasattr(module, own_name):
         own = [
             key
             for key, value in vars(module).items()
-            if inspect.isclass(value) and value.__module__ == module.__name__
+            if is_one(value) and getattr(value, "__module__", "") == module.__name__
         ]
         raise PluginError(
-            f"{where}: {file_name!r} has no class {class_name!r}"
-            f"{did_you_mean(class_name, own)}; it defines: {', '.join(own) or 'none'}"
+            f"{where}: {file_name!r} has no {noun} {own_name!r}"
+            f"{did_you_mean(own_name, own)}; it defines: {', '.join(own) or 'none'}"
         )
-    return _checked_class(getattr(module, class_name), f"{where}: {name!r}")
+    return getattr(module, own_name)
 
 
 def _place_of(named: str | Path, is_there: Callable[[Path], bool]) -> Path | None:
@@ -279,8 +303,8 @@ def _path_of(name: str, where: str) -> Path:
     path = _place_of(file_name, Path.is_file)
     if path is None:
         raise PluginError(
-            f"{where}: plugin file {file_name!r} does not exist; the path is relative "
-            f"to the working directory, {str(Path.cwd())!r}"
+            f"{where}: file {file_name!r} does not exist; the path is relative to the "
+            f"working directory, {str(Path.cwd())!r}"
         )
     return path
 

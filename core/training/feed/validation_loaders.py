@@ -72,11 +72,6 @@ def wrapped_loaders(wrap: Callable[[Loader], Loader | None], loaders: Any) -> An
     return found if isinstance(loaders, Mapping) else found.get("")
 
 
-def metric_of(metric: str, loader: str) -> str:
-    """Return the name in the run of ``metric``, measured on the loader of that name."""
-    return f"{metric}/{loader}" if loader else metric
-
-
 def _holds_loaders(value: Any) -> bool:
     """Whether a list begins with a loader; a batch may be a list, but has no data set.
 

@@ -240,8 +240,9 @@ class RunLock:
                 f"{self.option} is in use by {who} ({str(self.path)!r}); choose another"
             )
         return ConfigError(
-            f"{self.option} is in use by {other or 'another run'}; choose another one, "
-            f"or delete {str(self.path)!r} if that is not so"
+            f"{self.option} is in use by {other or 'another run'}, which writes to "
+            f"{str(self.path.parent)!r}; wait until it ends, choose another one, or "
+            f"delete {str(self.path)!r} if no such run is left"
         )
 
     def _is_alive(self, other: Holder, is_locked: bool) -> bool:

@@ -138,14 +138,14 @@ class Scored:
         return self.summary
 
 
-def measuring(task: Scored) -> TaskEvaluator:
+def measuring(task: Scored, **options: Any) -> TaskEvaluator:
     recipe = SimpleNamespace(
         task=task,
         family=Echoes(),
         processor=None,
         predict=lambda model, batch, number: ["yes"] * number,
     )
-    return TaskEvaluator(nn.Linear(1, 1), recipe)
+    return TaskEvaluator(nn.Linear(1, 1), recipe, **options)
 
 
 def judged(*kinds: list[str], caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -206,3 +206,51 @@ def test_rows_without_a_label_need_no_score() -> None:
     batch = Rows(["a"])
     del batch.rows[0]["answer"]
     assert "accuracy" not in measuring(Scored()).evaluate([batch])
+
+
+class Seen:
+    """Notes what it is given, and in how many goes."""
+
+    def reset(self) -> None:
+        self.given: list[Any] = []
+
+    def update(self, predictions: list[str], targets: list[str]) -> None:
+        self.given.append((predictions, targets))
+
+    def compute(self) -> int:
+        return len(self.given)
+
+
+def test_metrics_of_ones_own_are_given_all_rows_that_say_what_is_right() -> None:
+    seen, all_given = Seen(), []
+
+    def number(predictions: list[str], targets: list[str]) -> int:
+        all_given.append((predictions, list(targets)))
+        return len(targets.pop() * 2)  # of its own list
+
+    measure = measuring(Scored(), metrics=["loss", number, seen, "accuracy"])
+    first, second = Rows(["a", "b"]), Rows(["a"])
+    del first.rows[1]["answer"]
+    second.rows[0]["answer"] = "no"
+    for _ in range(2):
+        found = measure.evaluate([first, second])
+        assert (found["number"], found["Seen"], found["accuracy"]) == (4, 1, 0.5)
+        assert seen.given == [(["yes", "yes"], ["yes", "no"])]
+    assert all_given == [*seen.given] * 2
+    assert measure.metric_names([]) is None  # kinds of rows are not known
+
+
+def test_one_that_goes_by_the_name_of_the_tasks_is_in_its_place() -> None:
+    def accuracy(predictions: list[str], targets: list[str]) -> float:
+        return 0.25
+
+    found = measuring(Scored(), metrics=[accuracy]).evaluate([Rows(["a"])])
+    assert found["accuracy"] == 0.25
+    assert "accuracy/a" not in found
+
+
+def test_where_no_row_says_what_is_right_none_of_them_is_measured() -> None:
+    batch = Rows(["a"])
+    del batch.rows[0]["answer"]
+    found = measuring(Scored(), metrics=["accuracy", Seen()]).evaluate([batch])
+    assert found.keys() == {"val_loss"}

@@ -171,7 +171,8 @@ def test_p10_a_second_process_is_refused_until_the_first_is_gone(
             assert first.stdout.readline() == b"begun\n"
             before = content(tmp_path)
             for make in (csv, record):
-                with pytest.raises(ConfigError, match=f"by process {first.pid} on"):
+                told = rf"by process {first.pid} on .*'{tmp_path}'; wait until it ends"
+                with pytest.raises(ConfigError, match=told):
                     run(tmp_path, make(tmp_path)).train()
             assert content(tmp_path) == before
         finally:
@@ -179,6 +180,36 @@ def test_p10_a_second_process_is_refused_until_the_first_is_gone(
     run(tmp_path, csv(tmp_path), record(tmp_path)).train()
     assert f"from process {first.pid}" in caplog.text
     assert not list(tmp_path.glob("*.lock"))
+
+
+@pytest.mark.parametrize(
+    ("keeper", "option"),
+    [
+        pytest.param(
+            lambda _: ModelCheckpointCallback(), "training.save_dir", id="own"
+        ),
+        pytest.param(
+            lambda folder: ModelCheckpointCallback(folder / "checkpoints"),
+            "checkpointing.save_dir",
+            id="a folder that was given",
+        ),
+        pytest.param(record, "training.save_dir", id="the record"),
+    ],
+)
+def test_p10_who_holds_the_folder_is_told_of_before_who_holds_one_file_in_it(
+    tmp_path: Path, keeper: Any, option: str
+) -> None:
+    def plugins() -> tuple[Callback, ...]:
+        return csv(tmp_path), keeper(tmp_path)
+
+    def second() -> None:
+        with pytest.raises(ConfigError) as caught:
+            run(tmp_path, *plugins()).train()
+        assert str(caught.value).startswith(f"{option} is in use by another run")
+
+    first = run(tmp_path, *plugins(), Acts(second))
+    first.train()
+    assert first.epoch == 2
 
 
 def test_p11_a_log_lost_to_another_run_is_not_written_any_more(

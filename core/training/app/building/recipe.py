@@ -12,6 +12,7 @@ from typing import Any
 
 from training.app.config.load import Config
 from training.app.config.recipe_checks import OF_EVERY_MODEL
+from training.discovery import installed
 from training.discovery.parts import (
     build_pair,
     build_part,
@@ -66,15 +67,18 @@ def make_recipe(
 def _unmeasured(
     config: Config, name: str, option: str, known: Sequence[str]
 ) -> Iterator[str]:
-    """Yield a sentence for each metric that an option lists and the task has not."""
+    """Yield a sentence for each metric that an option lists and the task has not.
+
+    One of the user's own, ``./file.py:NAME``, the plugin has taken already.
+    """
     listed = config.plugins[name].options.get(option) or ()
     task, _ = named_part(config.task, "task")
     for metric in listed:
-        if metric not in known:
+        if metric not in known and not installed.is_file(str(metric)):
             yield (
                 f"{config.place(('plugins', name, option))} has {metric!r}"
                 f"{did_you_mean(str(metric), known)}; with the task {task!r} choose "
-                f"from: {', '.join(known)}"
+                f"from: {', '.join(known)}, or name one of your own: ./file.py:NAME"
             )
 
 

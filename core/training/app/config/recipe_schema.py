@@ -64,7 +64,8 @@ def _add_metrics(schema: dict[str, Any], tasks: dict[str, type[Any]]) -> None:
 
 
 def _list_of(*names: str) -> dict[str, Any]:
-    return {"items": {"enum": list(dict.fromkeys(names))}}
+    own = {"type": "string", "pattern": r"\.py:"}  # in a file of the user's
+    return {"items": {"anyOf": [{"enum": list(dict.fromkeys(names))}, own]}}
 
 
 def _add_families(

@@ -131,7 +131,8 @@ class ModelCheckpointCallback(Callback):
         self.on_save_error = on_save_error
         self.carry_best = carry_best
         self.async_save = async_save
-        self._claim = Claim("checkpointing plugin", "checkpointing.save_dir")
+        option = "training.save_dir" if save_dir is None else "checkpointing.save_dir"
+        self._claim = Claim("checkpointing plugin", option)
         self.weights = weights
         self._restored: dict[str, Any] = {}
         self._saver: Saver | None = None

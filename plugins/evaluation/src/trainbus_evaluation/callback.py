@@ -13,7 +13,7 @@ from trainbus_evaluation.evaluator import Evaluator, check_not_empty
 from trainbus_evaluation.forward import is_same_device
 from trainbus_evaluation.given import check_given, warn_of_another_model
 from trainbus_evaluation.numbers import name_in_run, numbers_of
-from trainbus_evaluation.own_metrics import Metric, known_now
+from trainbus_evaluation.own_metrics import Metric, as_listed, named
 from trainbus_evaluation.reading import WhileStaying
 from trainbus_evaluation.sanity import (
     FirstBatches,
@@ -63,10 +63,11 @@ class EvaluationCallback(Callback):
             mode without gradients; values that are no numbers are dropped. Without a
             ``metric_names(dataloader)`` its names are those the first batches give.
         metrics: what the evaluator that is built measures, the loss always among it:
-            ``loss``, and metrics of the run's task, or of ``VQAEvaluator`` or
-            ``Evaluator``; in Python also functions ``(outputs, targets) -> number`` and
-            objects, as ``Evaluator`` takes them. None: all of a task and of
-            ``VQAEvaluator``, only the loss of ``Evaluator``.
+            ``loss``, metrics of the run's task, or of ``VQAEvaluator`` or
+            ``Evaluator``, and your own, as these take them: ``./file.py:NAME`` of a
+            function ``(outputs, targets) -> number``, or of a class with ``update``,
+            ``compute`` and ``reset``; in Python also the function, or an object. None:
+            all of a task and of ``VQAEvaluator``, only the loss of ``Evaluator``.
         every_n_epochs: epochs between evaluations; None or 0: only the last one.
         every_n_steps: steps between further evaluations; None: none.
         max_new_tokens: longest generated answer, in tokens; None: as long as the model
@@ -111,9 +112,10 @@ class EvaluationCallback(Callback):
         if evaluator is not None:
             options = {"class_dim": class_dim, "shift_labels": shift_labels}
             check_given(evaluator, keep_predictions, metrics=metrics, **options)
-        self.metrics = metrics
-        if metrics is not None:  # no others then
-            chosen = (name for name in known_now(metrics) if name != "loss")
+        found = None if metrics is None else named(metrics)
+        self.metrics = None if found is None else as_listed(found)
+        if found is not None:  # no others then
+            chosen = (name for name in found if name != "loss")
             self.produces = ("val_loss", *chosen)  # type: ignore[misc]
             checked_answer("metric_names", self.name, self.produces)
         self.every_n_epochs = every_n_epochs or 0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +11,7 @@ from torch import Tensor
 from trainbus_evaluation.classes import NoLabelError
 from trainbus_evaluation.forward import logits_of, refuse_unseen, targets_of
 from trainbus_evaluation.metrics import Means
-from trainbus_evaluation.numbers import number_of
-from trainbus_evaluation.own_metrics import is_updated
+from trainbus_evaluation.own_metrics import checked_number, is_updated, naming
 from training import ConfigError
 from training.plugin import Strategy
 
@@ -44,7 +42,7 @@ class Compared:
         self._kept: list[tuple[Tensor, Tensor] | None] = []
         self._is_empty = True
         for name, metric in self._updated.items():
-            with _naming(name):
+            with naming(name):
                 metric.reset()
 
     @property
@@ -135,7 +133,7 @@ class Compared:
                 for name, metric in self._updated.items():
                     # Its own: one that works in place would change what others get.
                     given = pair if self._has_one else [each.clone() for each in pair]
-                    with _naming(name):
+                    with naming(name):
                         metric.update(*given)
         if self._functions:
             self._kept.append(pair)
@@ -144,12 +142,12 @@ class Compared:
         found: dict[str, Any] = {}
         with torch.autocast("cpu", enabled=False):
             for name, metric in self._updated.items():
-                with _naming(name):
+                with naming(name):
                     found[name] = metric.compute()
             for name, function in self._functions.items():
-                with _naming(name):  # joined anew for each, since one may work in place
+                with naming(name):  # joined anew for each, since one may work in place
                     found[name] = function(*map(self._joined, zip(*pairs, strict=True)))
-        return {name: _checked(name, value) for name, value in found.items()}
+        return {name: checked_number(name, value) for name, value in found.items()}
 
     def _joined(self, parts: Sequence[Tensor]) -> Tensor:
         have_rows = all(part.dim() > 0 for part in parts)
@@ -162,23 +160,3 @@ class Compared:
                 "given batch after batch"
             )
         return torch.cat(list(parts))
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Tell with an error in which metric it came up."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"in the metric {name!r} of your own")
-        raise
-
-
-def _checked(name: str, value: Any) -> float:
-    number = number_of(value)
-    if number is None:
-        raise ConfigError(
-            f"the metric {name!r} returned {value!r:.60}; return a number, or a tensor "
-            "of one without dimensions"
-        )
-    return number

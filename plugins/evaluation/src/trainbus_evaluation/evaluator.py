@@ -104,7 +104,7 @@ class Evaluator:
         if class_dim == 0:
             raise ConfigError("class_dim is 0, which is the batch; use 1 or -1")
         self.class_dim, self.shift_labels = class_dim, shift_labels
-        self._chosen = checked_metrics(metrics, METRICS, takes_own=True)
+        self._chosen = checked_metrics(metrics, METRICS)
         self.metrics = tuple(self._chosen)
         self._runner = ModelRunner(
             model, device, loss_fn, step_fn, compute_loss, loss_per

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from training import ConfigError
 from training.plugin import (
-    NO_PARTS,
     LabelUse,
     LossFn,
     LossPer,
@@ -71,7 +70,7 @@ class ModelRunner:
         self._trainer = None if compute_loss is None else _trainer_of(compute_loss)
         taken = inspect.signature(compute_loss).parameters if compute_loss else ()
         self._taken = [n for n in ("samples", "moved", "parts") if n in taken]
-        self.parts: Parts = NO_PARTS
+        self.parts: Parts = {}
         self._part_names: dict[str, None] | None = None
         self._weigher = Weigher(
             loss_per, self._mean_loss, loss_fn, step_fn is None, by_losses=True
@@ -160,7 +159,7 @@ class ModelRunner:
         loss, outputs = self._loss_and_outputs(moved)
         if loss is None:
             raise ConfigError(f"the model returned {type(outputs).__name__}, no loss")
-        return loss, weight, NO_PARTS
+        return loss, weight, {}
 
     def label_use(self, batch: Any) -> LabelUse:
         """Return how the loss of ``batch`` takes labels, as far as that is known."""

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-from training.plugin import metric_of
-
 
 def name_in_run(name: str, loader: str) -> str:
     """Return what a metric of one loader is called; ``loader`` is ``""`` alone."""
-    return metric_of("val_loss" if name == "loss" else name, loader)
+    called = "val_loss" if name == "loss" else name
+    return f"{called}/{loader}" if loader else called
 
 
 def numbers_of(results: Mapping[str, Any], loader: str) -> dict[str, float]:

@@ -1,15 +1,20 @@
-"""Which metrics were chosen: by name, as functions, or as objects that are updated."""
+"""Which metrics were chosen: by name, as functions, or as objects that are updated.
+
+What is somebody's own is passed, or named as ``./file.py:NAME``.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from annotated_types import Predicate
 
+from trainbus_evaluation.numbers import number_of
 from training import ConfigError
-from training.plugin import Strategy, did_you_mean
+from training.plugin import Strategy, did_you_mean, named_object
 
 #: What ``Evaluator`` measures by name.
 METRICS = ("loss", "accuracy", "f1", "mae", "mse")
@@ -33,8 +38,9 @@ def is_own(metric: Any) -> bool:
     return callable(metric) or is_updated(metric)
 
 
-#: A name, ``(outputs, targets) -> number``, or an object with ``update(outputs,
-#: targets)``, ``compute()`` and ``reset()``.
+#: A name, ``(outputs, targets) -> number``, an object with ``update(outputs,
+#: targets)``, ``compute()`` and ``reset()``; or where one of these two is written:
+#: ``./file.py:NAME``, which may be a class of such objects.
 Metric = str | Annotated[Any, Predicate(is_own)]
 
 
@@ -42,10 +48,14 @@ def named(metrics: Iterable[Metric]) -> dict[str, Any]:
     """Return each name once, with its function or object; None: the name is all.
 
     Raises:
-        ConfigError: one is of no use, or two have one name.
+        ConfigError: one is of no use, not where it is said to be, or two have one name.
     """
     found: dict[str, Any] = {}
-    for metric in metrics:
+    listed = list(metrics)
+    # What is listed twice is one object.
+    loaded = {text: _loaded(text) for text in listed if isinstance(text, str)}
+    for each in listed:
+        metric = loaded[each] if isinstance(each, str) else each
         is_name = isinstance(metric, str)
         name, own = (metric, None) if is_name else (_name_of(metric), metric)
         if name in LOSSES or (name == "loss" and not is_name):
@@ -62,15 +72,19 @@ def named(metrics: Iterable[Metric]) -> dict[str, Any]:
     return found
 
 
+def as_listed(metrics: Mapping[str, Any]) -> list[Metric]:
+    """Return what ``named`` returned as a list of metrics, which loads no file."""
+    return [name if own is None else own for name, own in metrics.items()]
+
+
 def checked_metrics(
-    metrics: Sequence[Metric], choices: Sequence[str], takes_own: bool = False
+    metrics: Sequence[Metric], choices: Sequence[str]
 ) -> dict[str, Any]:
     """Return ``named(metrics)``.
 
     Args:
         metrics: what was chosen.
         choices: names.
-        takes_own: whether functions and objects may be among them.
     Raises:
         ConfigError: one does not fit, or there is none.
     """
@@ -82,27 +96,60 @@ def checked_metrics(
         if own is None and name not in choices:
             raise ConfigError(
                 f"metrics has {name!r}{did_you_mean(name, choices)}; choose from: "
-                f"{known}{', or pass a function (outputs, targets)' * takes_own}"
-            )
-        if own is not None and not takes_own:
-            raise ConfigError(
-                f"metrics has {name!r} of your own, which is of a model's outputs and "
-                f"targets, but here predictions are scored; choose from: {known}, or "
-                "let a task of your own return it from score or summarise"
+                f"{known}, or have one of your own: a function (outputs, targets)"
             )
     return found
 
 
-def known_now(metrics: Sequence[Metric]) -> dict[str, Any]:
-    """Return ``named(metrics)`` of a run whose evaluator is not built yet.
+def own_results(
+    metrics: Mapping[str, Any], predictions: Sequence[Any], targets: Sequence[Any]
+) -> dict[str, float]:
+    """Return what functions and objects make of predictions and what is right.
 
-    A name alone may be that of the run's task, which is known with the run. Beside a
-    function or an object, which ``Evaluator`` alone takes, it is one of that.
+    Args:
+        metrics: name -> function, or object that is updated once with all.
+        predictions: of all rows, in their order.
+        targets: of the same rows.
+    Raises:
+        ConfigError: one returned no number.
     """
-    found = named(metrics)
-    if any(own is not None for own in found.values()):
-        checked_metrics(metrics, METRICS, takes_own=True)
+    found = {}
+    for name, metric in metrics.items():
+        given = list(predictions), list(targets)  # its own: it may work in place
+        with naming(name):
+            if is_updated(metric):
+                metric.reset()
+                metric.update(*given)
+                value = metric.compute()
+            else:
+                value = metric(*given)
+        found[name] = checked_number(name, value)
     return found
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Tell with an error in which metric it came up."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in the metric {name!r} of your own")
+        raise
+
+
+def checked_number(name: str, value: Any) -> float:
+    """Return what a metric of somebody's own returned as a number.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    number = number_of(value)
+    if number is None:
+        raise ConfigError(
+            f"the metric {name!r} returned {value!r:.60}; return a number, or a tensor "
+            "of one without dimensions"
+        )
+    return number
 
 
 def refuse_divided(metrics: Mapping[str, Any], strategy: Strategy) -> None:
@@ -114,6 +161,43 @@ def refuse_divided(metrics: Mapping[str, Any], strategy: Strategy) -> None:
             f"and what {strategy.size} processes have told theirs cannot be united; "
             "pass a function (outputs, targets) instead, which is given all of them"
         )
+
+
+def _loaded(text: str) -> Metric:
+    """Return what ``./file.py:NAME`` names, of a class an object; or the name itself.
+
+    Raises:
+        ConfigError: it names nothing that can measure.
+    """
+    if text.endswith(".py"):
+        raise ConfigError(
+            f"metrics has {text!r}, which is a file; name a function or a class in it, "
+            f"as in {text}:NAME"
+        )
+    own = named_object(text, "metrics")
+    if own is text:
+        return text
+    kind, fits = type(own).__name__, is_own(own)
+    if isinstance(own, type):
+        own, kind = _object_of(own, text), "a class without them"
+        fits = is_updated(own)
+    if not fits:
+        raise ConfigError(
+            f"metrics has {text!r}, but that is {kind}; name a function (outputs, "
+            "targets), or a class with update(outputs, targets), compute() and reset()"
+        )
+    return own
+
+
+def _object_of(cls: type[Any], text: str) -> Any:
+    try:
+        inspect.signature(cls).bind()
+    except TypeError:
+        raise ConfigError(
+            f"metrics has the class {text!r}, whose constructor needs arguments; let "
+            "it do without, or name a function"
+        ) from None
+    return cls()
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -13,7 +13,7 @@ from trainbus_evaluation.evaluator import placed
 from trainbus_evaluation.forward import ComputeLoss, ModelRunner
 from trainbus_evaluation.generated import longest_answer
 from trainbus_evaluation.metrics import LossMeans
-from trainbus_evaluation.own_metrics import Metric, checked_metrics
+from trainbus_evaluation.own_metrics import Metric, checked_metrics, own_results
 from trainbus_evaluation.warned import WarnOnce
 from training import ConfigError, checked_options
 from training.plugin import (
@@ -33,7 +33,10 @@ class TaskEvaluator:
     """Measure validation loss, and what a task scores of the predictions of its rows.
 
     A metric is the mean of the task's scores over rows; the first of its metrics is
-    also reported by ``kind``, as in ``accuracy/<kind>``, where rows have one.
+    also reported by ``kind``, as in ``accuracy/<kind>``, where rows have one. One of
+    your own is given two lists, of the rows that say what is right and in their order:
+    what was predicted, and that target. A function ``(predictions, targets)`` returns
+    the number; an object is reset, has one ``update`` with both, and computes it.
 
     Args:
         model: returns ``loss`` for a batch with labels.
@@ -42,8 +45,9 @@ class TaskEvaluator:
         max_new_tokens: longest prediction in tokens, where predictions are generated;
             None: the family's own length.
         num_beams: 1 decodes greedily.
-        metrics: which of ``loss`` and the task's metrics to measure; None: all. The
-            loss always is, and without the others nothing is predicted.
+        metrics: which of ``loss`` and the task's metrics to measure, and your own, or
+            their ``./file.py:NAME``; None: all of the task. The loss always is, and
+            without the others nothing is predicted.
         compute_loss: ``batch -> (loss, weight)``, such as a trainer's method; by
             default the model's own loss.
     Raises:
@@ -84,12 +88,19 @@ class TaskEvaluator:
         known: Sequence[str],
     ) -> None:
         self.model = model
-        self.metrics = tuple(checked_metrics(metrics, known))
+        chosen = checked_metrics(metrics, known)
+        self.metrics = tuple(chosen)
+        self._own = {name: own for name, own in chosen.items() if own is not None}
         #: The rows that were answered last, each with its prediction and scores.
         self.records: list[dict[str, Any]] = []
         self._warn_once = WarnOnce()
         #: The metric that is also reported by kind, if it is measured.
-        self._by_kind = next((name for name in known[1:2] if name in self.metrics), "")
+        self._by_kind = next((n for n in known[1:2] if n in self._shipped), "")
+
+    @property
+    def _shipped(self) -> list[str]:
+        """The metrics that are scores of rows, and the loss."""
+        return [name for name in self.metrics if name not in self._own]
 
     @property
     def device(self) -> torch.device | None:
@@ -125,7 +136,8 @@ class TaskEvaluator:
                 prediction, scores, and how sure the family is, if it tells.
         Raises:
             DataError: the loader gave no batch.
-            ConfigError: a batch is no mapping, or the model returns no loss.
+            ConfigError: a batch is no mapping, the model returns no loss, or a metric
+                of your own no number.
         """
         device = self._runner.place()
         loss, answers = LossMeans(), list[list[dict[str, Any]]]()
@@ -145,6 +157,8 @@ class TaskEvaluator:
         self.records = records
         results: dict[str, Any] = {"val_loss": loss.value(), **loss.parts()}
         results |= self._scores(records)
+        if self._own:  # one process computes, so that all have the same bits
+            results |= strategy.on_main(lambda: self._own_results(records))
         if return_predictions:
             results["predictions"] = [record["prediction"] for record in records]
             results["labels"] = [record.get(self._target) for record in records]
@@ -239,8 +253,8 @@ class TaskEvaluator:
         """Return the means of all scores, of the first metric by kind, and the rest."""
         task, found = self._recipe.task, self._means(records)
         summary = _checked_scores(task, "summarise", task.summarise(records))
-        found |= {name: v for name, v in summary.items() if name in self.metrics}
-        missing = [n for n in self.metrics if n != "loss" and n not in found]
+        found |= {name: v for name, v in summary.items() if name in self._shipped}
+        missing = [n for n in self._shipped if n != "loss" and n not in found]
         if missing and any(self._target in record for record in records):
             self._warn_once(
                 "the task %s declares the metric %r, but neither its score nor its "
@@ -250,12 +264,21 @@ class TaskEvaluator:
             )
         return found
 
+    def _own_results(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Return the metrics of one's own; none where no row says what is right."""
+        target = self._target
+        judged = [record for record in records if record.get(target) is not None]
+        if not judged:
+            return {}
+        predictions = [record["prediction"] for record in judged]
+        return own_results(self._own, predictions, [each[target] for each in judged])
+
     def _means(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """Return the mean of each metric over the records that have it."""
         groups: dict[str, list[float]] = {}
         kinds: dict[str, dict[str, None]] = {}  # metric -> those that it is of
         for record in records:
-            for metric in self.metrics:
+            for metric in self._shipped:
                 if metric in record and metric != "loss":
                     groups.setdefault(metric, []).append(record[metric])
             if self._by_kind and record.get("kind"):

@@ -36,8 +36,9 @@ class VQAEvaluator(TaskEvaluator):
         max_new_tokens: longest answer in tokens, its end token included; None: 10, or
             as many as the longest answer of a batch has.
         num_beams: 1 decodes greedily.
-        metrics: which of ``loss``, ``accuracy``, ``exact_match`` to measure; the loss
-            always is, and without the others no answer is generated.
+        metrics: which of ``loss``, ``accuracy``, ``exact_match`` to measure, and your
+            own, as a ``TaskEvaluator`` takes them; the loss always is measured, and
+            without the others no answer is generated.
         compute_loss: ``batch -> (loss, weight)``, such as a trainer's method; by
             default the model's own loss.
     Raises:

@@ -123,17 +123,35 @@ class CSVLoggerCallback(Callback):
         )
 
     def on_setup(self, trainer: Trainer) -> None:
-        """Fix the path, so that a later change of folder does not move it; lock it.
+        """Fix the path, so that a later change of folder does not move it.
 
         Raises:
-            ConfigError: the path is a folder or a device, its folder cannot be made or
-                written to, or another run writes there.
+            ConfigError: the path is a folder or a device.
         """
         self._claim.require_free()
         self.path = self._place(trainer.save_dir).absolute()
         self._begin()
         if mistake := self._mistake(self.path):
             raise ConfigError(mistake)
+
+    def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
+        """Lock the file, and make it that of the history; with none, touch it not yet.
+
+        Who holds a whole folder has locked it in ``on_setup``: another run is told of
+        there first, and not of one file in it.
+
+        Raises:
+            ConfigError: its folder cannot be made or written to, or another run writes
+                there.
+        """
+        self._take(trainer)
+        if resumed and trainer.history:
+            self._num_rows = len(trainer.history)
+            self._try(self._file, lambda: self._resume(cells_of(trainer)))
+        if resumed and self.every_n_steps:
+            self._try(self._steps.file, self._steps.resume)
+
+    def _take(self, trainer: Trainer) -> None:
         folder = self.path.parent
         try:
             if folder.is_symlink():
@@ -155,14 +173,6 @@ class CSVLoggerCallback(Callback):
                 f"to: {error.strerror}"
             ) from error
         self._claim.left(self.path)
-
-    def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
-        """Make the file that of the history; with none, touch nothing yet."""
-        if resumed and trainer.history:
-            self._num_rows = len(trainer.history)
-            self._try(self._file, lambda: self._resume(cells_of(trainer)))
-        if resumed and self.every_n_steps:
-            self._try(self._steps.file, self._steps.resume)
 
     @heard_if(lambda self: self.every_n_steps)
     def on_step_end(self, trainer: Trainer, logs: LazyLogs) -> None:

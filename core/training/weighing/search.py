@@ -216,7 +216,7 @@ class Search:
             batch: what is looked at.
             live: units that earlier batches left; None: all.
         """
-        from training.weighing.look import look
+        from training.weighing.measure import look
 
         told = self.told
         has_parted = told.phase is not Phase.ASIDE and told.has_parted(batch)

@@ -7,7 +7,7 @@ of a batch's gradient depends on what else is in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -27,6 +27,7 @@ from training.weighing.collated import (
     holds_samples_second,
 )
 from training.weighing.cut import (
+    ALONE,
     Cut,
     Masks,
     Outputs,
@@ -131,6 +132,8 @@ class Measurement:
                 self._try(way(), whole)
             if found.turns:
                 break
+        if self._subject.is_known:  # a confirmed one need not be told from others
+            return found
         for look_on in (self._tell_apart, self._tell_by_width, self._look_at_column_0):
             with self._noting_errors():
                 look_on()
@@ -170,7 +173,7 @@ class Measurement:
         live = [u for u in way.amounts if self._live is None or u in self._live]
         adds_up = isinstance(way, (Masks, Outputs)) and "sum" not in live
         live, turns, is_mixed = live + ["sum"] * adds_up, 0, False
-        for turn in range(min(self._turns, way.num_turns)):
+        for turn in self._turns_of(way):
             cut = way.cut(turn)
             told = self._fit(whole, cut)
             if told is None:
@@ -183,7 +186,9 @@ class Measurement:
             if found.fit is None or is_mixed or all(":" in unit for unit in right):
                 found.fit, found.shares, found.sizes = told, cut.shares, cut.sizes
             live = live if is_mixed else right
-            if is_mixed or not live:
+            # Half precision leaves shares too vague for one cut to do.
+            is_enough = self._subject.is_known and not found.is_half
+            if is_mixed or not live or is_enough:
                 break
         why = ""
         if not turns:
@@ -200,6 +205,12 @@ class Measurement:
         found.turns = turns
         # Entries by name come last.
         found.live = [] if is_mixed else sorted(live, key=lambda unit: ":" in unit)
+
+    def _turns_of(self, way: Way) -> Iterable[int]:
+        """Return the cuts to make; for a known unit the first that tells will do."""
+        if self._subject.is_known:
+            return (ALONE, *range(1, way.num_turns))
+        return range(min(self._turns, way.num_turns))
 
     def _compare_said(self, whole: Tensor) -> None:
         """Compare what step_fn says of two parts with what their gradients weigh."""
@@ -254,6 +265,8 @@ class Measurement:
             found.shares, found.sizes = cut.shares, cut.sizes
 
     def _fit(self, whole: Tensor, cut: Cut) -> Fit | None:
+        if not (whole.any() and whole.isfinite().all()):
+            return None  # whatever the parts have
         one, other = map(self._passes.gradient, cut.parts)
         return fit(whole, one, other, self._found.is_half)
 

@@ -45,6 +45,8 @@ class Passes:
         self._batch, self._found = batch, found
         self.said: float | None = None
         self.theirs: Exception | None = None
+        self._ahead: Tensor | None = None  # the loss of the batch, just computed
+        self._as_trained = subject.is_known  # in train mode, if that will do
         self._parameters = [p for p in subject.model.parameters() if p.requires_grad]
         found.is_half = any(p.dtype in _HALF for p in self._parameters)
         device = subject.device.type
@@ -63,6 +65,9 @@ class Passes:
         try:
             return self.gradient(self._batch)
         except NoGradientError as error:
+            if self._as_trained:
+                self._as_trained = False
+                return self.whole()
             if not (model.training or is_random):
                 quiet_train_mode(model, self._kept)
                 try:
@@ -93,29 +98,43 @@ class Passes:
         return self._choose_mode()
 
     def _choose_mode(self) -> bool:
-        """Eval mode, unless the loss has another form there, or is none."""
+        """Eval mode, unless the loss has another form there, or is none.
+
+        To confirm a unit, train mode will do where nothing is drawn in it.
+        """
         model, found = self._subject.model, self._found
         with torch.enable_grad():  # a step function may differentiate by itself
+            quiet_train_mode(model, self._kept)
+            before = self._kept.states()
+            loud = self._value()
+            found.said = None if loud is None else self.said
+            self._as_trained &= loud is not None and self._kept.states() == before
+            if self._as_trained:
+                return False
             self._into_eval()
             before = self._kept.states()
-            try:
-                quiet = float(self.loss(self._batch).detach())
-            except Exception:
-                quiet = None
+            quiet = self._value()  # last: it is mostly that whose gradient is wanted
             found.may_be_random = self._kept.states() != before
-            quiet_train_mode(model, self._kept)
-            try:
-                loud = float(self.loss(self._batch).detach())
-                found.said = self.said
-            except Exception:
-                if quiet is None:
-                    raise
-                loud = quiet
-        if quiet is not None and _is_close(quiet, loud):
-            self._into_eval()
-        else:
-            found.may_be_random |= quiet is not None
-        return quiet is None or abs(quiet - loud) > SAME * abs(loud)
+            if quiet is None or not (loud is None or _is_close(quiet, loud)):
+                found.may_be_random |= quiet is not None
+                self._ahead = None
+                quiet_train_mode(model, self._kept)
+                if loud is None:
+                    self.loss(self._batch)  # raises, as training would
+        if quiet is None or loud is None:
+            return quiet is None
+        return abs(quiet - loud) > SAME * abs(loud)
+
+    def _value(self) -> float | None:
+        """Return the loss of the batch, and keep it ahead; None where that raises."""
+        self._ahead = None  # or the graphs of two would take room at once
+        try:
+            loss = self.loss(self._batch)
+            value = float(loss.detach())
+        except Exception:
+            return None
+        self._ahead = loss
+        return value
 
     def _into_eval(self) -> None:
         """Put the model, and modules that the loss has beside it, into eval mode."""
@@ -142,13 +161,18 @@ class Passes:
         self.said = None if weight is unsaid else weight
         return loss
 
+    def _computed(self, batch: Any) -> Tensor:
+        """Return the loss of ``batch``, once that which is there ahead."""
+        loss, self._ahead = self._ahead, None
+        return self.loss(batch) if loss is None else loss
+
     def gradient(self, batch: Any) -> Tensor:
         """Return the gradient, (P,), or the loss, (1,), float64."""
         if self.by_losses:  # a step that differentiates by itself does in training
             with torch.set_grad_enabled(not self._subject.by_losses):
-                return self.loss(batch).detach().double().reshape(1).cpu()
+                return self._computed(batch).detach().double().reshape(1).cpu()
         with torch.enable_grad():
-            loss = self.loss(batch)
+            loss = self._computed(batch)
             try:
                 found = self._subject.strategy.gradients(loss, self._parameters)
             except Exception as error:  # whatever a backward of the user's own raises

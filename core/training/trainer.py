@@ -92,9 +92,9 @@ class Trainer:
         loss_fn: ``(outputs, targets) -> 0-d loss``, for models that return no loss. A
             module is moved to the device; what it keeps is saved and resumed.
         step_fn: ``(model, batch) -> loss``, or a mapping with ``loss`` (a mean) or
-            ``loss_sum``, and ``weight``: the number of items behind it. Whatever else
-            it holds, 0-d tensors or numbers by name, is logged as the loss is; means of
-            an epoch are ``train_<name>``, those of validation ``val_<name>``.
+            ``loss_sum``, and ``weight``: the number of items behind it. Other numbers
+            or 0-d tensors in it are logged as the loss is, by name: an epoch's means as
+            ``train_<name>`` and ``val_<name>``. Called to measure, too (``loss_per``).
         max_steps: optimizer attempts after which training ends; None: no limit.
         plugins: installed plugins to enable, as in a configuration: names, or
             ``{name: {option: value}}``. ``progress`` and ``run_record`` (in

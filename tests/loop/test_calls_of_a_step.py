@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -112,11 +112,37 @@ def test_a_batch_out_of_the_usual_costs_more_calls_and_is_noticed(
     assert calls_of_a_step(batch, tmp_path, loss_fn=nn.CrossEntropyLoss()) > MOST_CALLS
 
 
+def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def more_calls(step: Callable[..., Any], num_batches: int, **options: Any) -> int:
+    """Return how often a run calls ``step`` beside once a batch."""
+    calls = 0
+
+    def counted(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Any:
+        nonlocal calls
+        calls += 1
+        return step(model, batch)
+
+    model = options.pop("model", None) or nn.Linear(4, 2)
+    batches = [(torch.randn(8, 4), torch.randint(2, (8,))) for _ in range(num_batches)]
+    Trainer(
+        model,
+        batches,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        step_fn=counted,
+        device="cpu",
+        **{"gradient_accumulation_steps": 2, **options},
+    ).train()
+    return calls - num_batches
+
+
 @pytest.mark.parametrize(
     ("told", "num_batches", "more"),
     [
-        pytest.param({}, 8, 36, id="8 batches"),
-        pytest.param({}, 600, 99, id="600 batches"),
+        pytest.param({}, 8, 17, id="8 batches"),
+        pytest.param({}, 600, 38, id="600 batches"),
         pytest.param({"loss_per": "samples"}, 600, 0, id="a unit is said"),
         pytest.param({"gradient_accumulation_steps": 1}, 600, 0, id="a step a batch"),
     ],
@@ -124,22 +150,21 @@ def test_a_batch_out_of_the_usual_costs_more_calls_and_is_noticed(
 def test_a_run_looks_again_at_each_power_of_two_and_never_where_it_is_told(
     told: dict[str, Any], num_batches: int, more: int
 ) -> None:
-    calls = 0
+    assert more_calls(cross_entropy, num_batches, **told) == more
 
-    def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        nonlocal calls
-        calls += 1
-        inputs, labels = batch
-        return nn.functional.cross_entropy(model(inputs), labels)
 
-    model = nn.Linear(4, 2)
-    batches = [(torch.randn(8, 4), torch.randint(2, (8,))) for _ in range(num_batches)]
-    Trainer(
-        model,
-        batches,
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-        step_fn=step,
-        device="cpu",
-        **{"gradient_accumulation_steps": 2, **told},
-    ).train()
-    assert calls - num_batches == more
+def test_a_weight_that_step_fn_returns_is_compared_once() -> None:
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
+        return {"loss": cross_entropy(model, batch), "weight": len(batch[1])}
+
+    assert more_calls(step, 8) == more_calls(step, 600) == 4
+
+
+class DropsOutputs(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.1, self.training)
+
+
+def test_where_the_model_draws_a_later_look_takes_one_call_more() -> None:
+    torch.manual_seed(0)
+    assert more_calls(cross_entropy, 8, model=DropsOutputs(4, 2)) == 17 + 3

@@ -13,6 +13,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ from training.weighing.candidates import (
 )
 from training.weighing.units import OF_LABELS
 
+#: The turn of a cut that no other one accompanies.
+ALONE = 3
 #: transformers' losses that leave out labels of -100.
 LICENSED = (
     *("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration"),
@@ -81,7 +84,7 @@ class Way:
         self.whole, self._counts = whole, counts
 
     def cut(self, turn: int) -> Cut:
-        """Return the parts; another cut for each ``turn`` below ``num_turns``."""
+        """Return two parts, others for each ``turn``: below ``num_turns``, or ALONE."""
         parts, sizes = self._parts(turn)
         shares = {}
         batches = [p.batch if isinstance(p, PartOfOutputs) else p for p in parts]
@@ -341,10 +344,17 @@ def some_of(order: Sequence[Any], turn: int) -> list[Any]:
     """Return three eighths of ``order``, from place ``turn`` on, round the end.
 
     Every third turn leaves out each second one: of four, neighbours make two cuts only.
+    A cut ALONE takes about as many, a number that has no divisor in common with that of
+    all. So of what some of ``order`` have and others have not, a part never has the
+    share that it has of all: ``k / m = size / total`` has no solution where ``m`` is
+    less than ``total``.
     """
-    size = max(1, round(len(order) * 3 / 8))
-    stride = 2 if turn % 3 == 2 and len(order) > 3 else 1
-    return [order[(turn + stride * number) % len(order)] for number in range(size)]
+    total, first, size = len(order), turn, max(1, round(len(order) * 3 / 8))
+    if turn == ALONE:
+        sizes = [each for each in range(1, total) if gcd(each, total) == 1]
+        first, size = 0, min(sizes, key=lambda each: abs(8 * each - 3 * total))
+    stride = 2 if turn == 2 and total > 3 else 1
+    return [order[(first + stride * number) % total] for number in range(size)]
 
 
 def in_two(

@@ -128,8 +128,11 @@ class Search:
     def _look_again(self, batch: Contents) -> None:
         """Refuse a unit that a later batch belies."""
         told = self.told
-        seen = self.look(batch, list(told.live))
-        if is_belied(told.live, seen, told.rest, told.norm):
+        live = list(told.live)
+        seen = self.look(batch, live, is_known=True)
+        if not seen.live:  # as a first look
+            seen = self.look(batch, live)
+        if is_belied(live, seen, told.rest, told.norm):
             raise self._refusal(sentences.belied(seen, told.verdict))
 
     def _decide_late(self, batch: Contents) -> bool:
@@ -209,18 +212,21 @@ class Search:
         elif live and not self.told.keep(live, seen.fit):
             self._unknown(sentences.late(live[0]), batch)
 
-    def look(self, batch: Contents, live: list[str] | None = None) -> Look:
+    def look(
+        self, batch: Contents, live: list[str] | None = None, is_known: bool = False
+    ) -> Look:
         """Return what ``batch`` tells, whatever anybody says.
 
         Args:
             batch: what is looked at.
             live: units that earlier batches left; None: all.
+            is_known: whether one cut is to confirm them.
         """
-        from training.weighing.look import look
+        from training.weighing.measure import look
 
         told = self.told
         has_parted = told.phase is not Phase.ASIDE and told.has_parted(batch)
-        subject = replace(self._subject, has_parted=has_parted)
+        subject = replace(self._subject, has_parted=has_parted, is_known=is_known)
         self.seen = look(subject, batch, live, CUTS - told.cuts % CUTS)
         return self.seen
 

@@ -43,6 +43,7 @@ class Subject:
         is_second: whether dimension 1 of the batch holds samples.
         in_full: whether to compute in full precision where the model can.
         has_parted: whether the units that earlier batches left weigh this one unlike.
+        is_known: whether the unit is, and one cut is to confirm it.
     """
 
     forward: ComputeLoss
@@ -60,6 +61,7 @@ class Subject:
     is_second: bool = False
     in_full: bool = True
     has_parted: bool = False
+    is_known: bool = False
 
     @property
     def has_step(self) -> bool:

@@ -22,8 +22,8 @@ MUTANTS = [
     Mutant(
         "W2",
         "losses are compared, not gradients",
-        f"{WEIGHING}.measure",
-        "        if self._by_losses:  # a step",
+        f"{WEIGHING}.passes",
+        "        if self.by_losses:  # a step",
         "        if True:  # a step",
         UNITS,
         "test_w2",
@@ -31,7 +31,7 @@ MUTANTS = [
     Mutant(
         "W2",
         "a reentrant checkpoint hides parameters",
-        f"{WEIGHING}.measure",
+        f"{WEIGHING}.passes",
         "if any(each is None for each in found) and _recomputes(loss):",
         "if False:",
         "weighing/test_without_gradients.py",
@@ -40,7 +40,7 @@ MUTANTS = [
     Mutant(
         "W3",
         "buffers are put back at the end only",
-        f"{WEIGHING}.measure",
+        f"{WEIGHING}.passes",
         "        self._kept.put_buffers_back()\n",
         "",
         UNITS,

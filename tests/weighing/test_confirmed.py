@@ -1,0 +1,118 @@
+"""A later look makes one cut, in train mode; where that does not fit, all decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from training import ConfigError, Trainer
+from training.weighing.cut import ALONE, some_of
+
+WEIGHTS = torch.tensor([1.0, 5.0])
+
+
+def weighted(outputs: Tensor, labels: Tensor) -> Tensor:
+    """A mean by class weights, which nobody says."""
+    return F.cross_entropy(outputs, labels, WEIGHTS)
+
+
+def run_of(model: nn.Module, labels: list[Tensor], loss_fn: Any = weighted) -> Trainer:
+    """Return a run over a batch for each of ``labels``, two a window."""
+    generator = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(len(y), 4, generator=generator), y) for y in labels]
+    return Trainer(
+        model,
+        batches,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss_fn=loss_fn,
+        gradient_accumulation_steps=2,
+        device="cpu",
+    )
+
+
+def marked(num_rows: int, *rows: int) -> Tensor:
+    """Return labels of class 0, but for ``rows``."""
+    labels = torch.zeros(num_rows, dtype=torch.long)
+    labels[list(rows)] = 1
+    return labels
+
+
+@pytest.mark.parametrize("num_rows", range(2, 70))
+def test_w4_one_cut_tells_apart_rows_of_two_kinds_however_many_of_each(
+    num_rows: int,
+) -> None:
+    """Neither part has as much of a kind as of all rows."""
+    in_part = len(some_of(range(num_rows), ALONE))
+    assert all(of_a_kind * in_part % num_rows for of_a_kind in range(1, num_rows))
+
+
+class Drops(nn.Linear):
+    """Draws in train mode, of which no module tells."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.dropout(x, 0.5, self.training))
+
+
+class Recomputes(nn.Linear):
+    """Hides its gradient from ``autograd.grad`` in train mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        x = x.clone().requires_grad_()
+        found: Tensor = checkpoint(super().forward, x, use_reentrant=True)
+        return found
+
+
+class RefusesARow(nn.Linear):
+    """Raises in train mode of what a part of four rows is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and len(x) == 1:
+            raise ValueError("more than one value is expected in training")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("num_rows", [4, 8])
+@pytest.mark.parametrize("kind", [nn.Linear, Drops, Recomputes, RefusesARow])
+def test_w4_a_unit_is_belied_whatever_train_mode_tells(
+    kind: type[nn.Linear], num_rows: int
+) -> None:
+    torch.manual_seed(1)
+    batches = [marked(num_rows)] * 2 + [marked(num_rows, 1, 2)] * 4
+    trainer = run_of(kind(4, 2), batches)
+    with pytest.raises(ConfigError, match="a later batch is not weighed by"):
+        trainer.train()
+    assert trainer.step == 1
+
+
+class NormsByItself(nn.Linear):
+    """Its rows depend on one another in train mode, as in a BatchNorm."""
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.register_buffer("mean", torch.zeros(outputs))
+        self.register_buffer("var", torch.ones(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = super().forward(x)
+        return F.batch_norm(outputs, self.mean, self.var, training=self.training)
+
+
+def test_what_rows_do_to_one_another_in_train_mode_alone_belies_no_unit() -> None:
+    def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, labels)  # not itself, which is known
+
+    torch.manual_seed(1)
+    labels = [marked(8, *range(1 + n % 5)) for n in range(16)]
+    trainer = run_of(NormsByItself(4, 2), labels, cross_entropy)
+    trainer.train()
+    assert trainer.step == 8

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from training.modules.train_mode import Modes
 
 
-class Waiting(Protocol):
+class PendingRestore(Protocol):
     """What was loaded and waits for the run to take it over: see ``Resumption``.
 
     Attributes:
@@ -50,5 +50,5 @@ class Checkpointable(TrainerView, Protocol):
     loop: Loop | None
 
     @property
-    def resumption(self) -> Waiting | None:
+    def resumption(self) -> PendingRestore | None:
         """What the run goes on from; None: it starts afresh."""

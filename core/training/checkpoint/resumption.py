@@ -22,7 +22,7 @@ from training.checkpoint.optimizer_state import (
     options_of,
 )
 from training.checkpoint.plugin_states import restore_states
-from training.checkpoint.settings import of_set_up
+from training.checkpoint.settings import decided_at_setup
 from training.errors import CheckpointError
 from training.hardware.optimizer_kernels import keep_kernels
 from training.modules.optimizer_checks import PARAMETERS
@@ -47,7 +47,7 @@ class Resumption:
     4. what hooks of the saved run had changed: before ``on_epoch_begin`` between two
        epochs, after it inside of one, where it changes that again (``catch_up``);
     5. the loader at its batch, then the random generators, since making an iterator
-       draws numbers. The loop does that; ``RunState.owed`` has them.
+       draws numbers. The loop does that; ``RunState.to_restore`` has them.
 
     Args:
         trainer: goes on; its optimizer has loaded its state.
@@ -74,7 +74,9 @@ class Resumption:
         self._before: dict[str, list[str]] | None = switches(trainer)
         parts = ("optimizer", "scaler", "weights_are", *CHANGED_BY_HOOKS)
         self.parked = {part: state[part] for part in parts if part in state}
-        self.parked["settings"] = of_set_up(state["settings"], comparison.allowed)
+        self.parked["settings"] = decided_at_setup(
+            state["settings"], comparison.allowed
+        )
         # As loaded: plugins see the configured ones meanwhile.
         self._options = options_of(trainer.optimizer)
         self.is_taken = False
@@ -115,7 +117,7 @@ class Resumption:
         Raises:
             CheckpointError: a hook has set what the saved run was not set up with.
         """
-        self._comparison.once_set_up()
+        self._comparison.compare_after_setup()
         trainer = self._trainer
         if self.parked.pop("optimizer", None) is not None:
             self._give_options(self._options)

@@ -34,7 +34,7 @@ TAIL = """\
 
 ::: training.view.TrainerView
 
-::: training.view.LossState
+::: training.modules.loss_state.LossState
 
 ## Base and marks
 

@@ -35,7 +35,7 @@ class InPlace:
     def copy(self, batch: Any) -> Any:
         return batch
 
-    def hand_over(self, copied: Any) -> None:
+    def wait_for_copy(self, copied: Any) -> None:
         """There is nothing to wait for."""
 
 
@@ -43,7 +43,7 @@ def read_ahead(host_batches: Iterator[Any], device: Any, source: Any) -> Iterato
     """Return what ``device_batches`` does, each when the next one has been read."""
     if device.type == "cuda":  # the real one
         return batches.device_batches(host_batches, device, source)
-    return batches.one_ahead(host_batches, InPlace(), source)
+    return batches.prefetched(host_batches, InPlace(), source)
 
 
 # A parameter alone asks for no fixture: pytest follows what the functions name.

@@ -12,7 +12,7 @@ from training.arguments.epochs import epoch_limit, planned_end
 from training.arguments.savable import check_savable
 from training.builtin.first_steps import watched
 from training.builtin.placing import wrapped_module
-from training.builtin.resume import Resumable, way_on
+from training.builtin.resume import Resumable, resume_hint
 from training.builtin.runs_at_once import among_others, seed_run
 from training.builtin.unsaved import watch_unsaved
 from training.bus.conditions import is_heard
@@ -71,7 +71,7 @@ class Run:
         precision: autocast and loss scaler.
     Attributes:
         resumption: what it goes on from; None: it starts afresh.
-        waiting: the same until it begins, which may be refused.
+        pending_resumption: the same until it begins, which may be refused.
         val_dataloader: what was passed, or what plugins made of it; several by name.
         feed: gives out batches, once it is set up; as are ``window`` and ``loop``.
         is_set_up: whether plugins are set up.
@@ -92,7 +92,7 @@ class Run:
         self._forward = forward
         self._precision = precision
         self.resumption: Resumption | None = None
-        self.waiting: Resumption | None = None
+        self.pending_resumption: Resumption | None = None
         self.val_dataloader = val_dataloader
         passed = loaders_by_name(val_dataloader).values()
         self._users = [trainer.train_dataloader, *passed]
@@ -130,12 +130,12 @@ class Run:
             failure = interruption(requests.heard)  # it came in closing
         if failure is not None:
             if (is_kept or requests.heard is not None) and trainer.is_main:
-                add_note(failure, way_on(trainer))
+                add_note(failure, resume_hint(trainer))
             raise failure
 
-    def go_on_from(self, resumption: Resumption) -> Run:
+    def resume_from(self, resumption: Resumption) -> Run:
         """Let this run take over what was loaded, when it begins; return it."""
-        self.resumption = self.waiting = resumption
+        self.resumption = self.pending_resumption = resumption
         return self
 
     def require_begun(self) -> None:
@@ -214,7 +214,7 @@ class Run:
             raise Abandoned
 
     def _run(self) -> None:
-        self.waiting = None
+        self.pending_resumption = None
         self.bus.choose_listeners(is_heard)
         self._begin()
         feed, window = self._set_up()
@@ -353,7 +353,7 @@ class Run:
         )
         if self.bus.on_train_begin is not None:
             self.bus.on_train_begin(trainer, self.resumption is not None)
-        if self._is_done() and not self.loop.owes_row():
+        if self._is_done() and not self.loop.has_pending_row():
             log.warning(
                 "nothing to train: %d epochs, %d steps were already done; raise "
                 "num_epochs or max_steps to go on",

@@ -217,8 +217,8 @@ class Trainer:
                 another run; nothing is lost.
         """
         require_boundary(self, path)
-        if self._run.waiting is not None:
-            self._run.waiting.check()
+        if self._run.pending_resumption is not None:
+            self._run.pending_resumption.check()
         strategy, kept = self.strategy, frozen.leave_out if frozen else dict
         state = snapshot.capture(self, whole=not strategy.saves_parts)
         if strategy.saves_parts:
@@ -251,11 +251,11 @@ class Trainer:
                 f"{str(path)!r} was not loaded: a run is under way, whose place stays; "
                 "load it before train(), or take weights alone (weights_only=True)"
             )
-        self._configured.look_at(self.optimizer)
+        self._configured.adopt_changes(self.optimizer)
         run = self._new_run(named_path(path))
         receipt, rest = restore(self, run.state, state, str(path), allow_changes)
         self._drawn_seed = state["settings"]["seed"]
-        self._run = run.go_on_from(rest)
+        self._run = run.resume_from(rest)
         self._configured.leave(self.optimizer)
         return receipt
 
@@ -280,8 +280,8 @@ class Trainer:
             go_on(self, resume, allow_changes)
             check_settings(self)  # they may be others since
             self.optimizer = checked_optimizer(self.optimizer, self.precision)
-            if self._run.waiting is not None:
-                self._run.waiting.check()  # settings may be others since
+            if self._run.pending_resumption is not None:
+                self._run.pending_resumption.check()  # settings may be others since
             else:
                 self._run.require_begun()
                 self._drawn_seed = self._strategy.on_main(seed_of_state)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from training import Callback, PluginError, Trainer
-from training.builtin.kept_record import KeptRecord
+from training.builtin.default_record import DefaultRunRecord
 from training.builtin.run_record import RunRecord
 from training.callbacks import (
     CSVLoggerCallback,
@@ -138,7 +138,7 @@ def test_a_run_that_failed_is_recorded_whatever_plugins_say(
     assert "no answer" in caplog.text
 
 
-@pytest.mark.parametrize("make", [KeptRecord, lambda: RunRecord({}, {})])
+@pytest.mark.parametrize("make", [DefaultRunRecord, lambda: RunRecord({}, {})])
 @pytest.mark.parametrize("answer", [ValueError("no answer"), [1], {"paths": {"x": 3}}])
 def test_what_a_plugin_fails_to_leave_behind_is_the_error_of_a_run_that_ended_well(
     answer: Any, make: Callable[[], RunRecord], tmp_path: Path
@@ -214,7 +214,7 @@ def test_a_record_whose_first_write_failed_is_made_up_for_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     failures = fails(monkeypatch, name)
-    tiny_trainer(KeptRecord(), save_dir=tmp_path).train()
+    tiny_trainer(DefaultRunRecord(), save_dir=tmp_path).train()
     assert failures
     assert summary(tmp_path)["status"] == "finished"
     names = {path.name for path in tmp_path.iterdir()}
@@ -382,7 +382,7 @@ def test_a_run_whose_working_directory_is_deleted_ends_as_any_with_its_record(
     monkeypatch.chdir(here)
     kept = ModelCheckpointCallback(monitor=None, every_n_steps=1)
     trainer = tiny_trainer(
-        KeptRecord(), kept, Deletes(), save_dir=tmp_path / "runs", num_epochs=1
+        DefaultRunRecord(), kept, Deletes(), save_dir=tmp_path / "runs", num_epochs=1
     )
     with pytest.raises(ArithmeticError, match="its own") if fails else nullcontext():
         trainer.train()

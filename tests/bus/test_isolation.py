@@ -138,7 +138,7 @@ def test_with_other_processes_a_failure_of_one_that_all_call_ends_the_run(
     is_main: bool,
 ) -> None:
     bus = Bus()
-    bus.join_others(is_main)
+    bus.set_distributed(is_main)
     fails = Fails("a")
     fails.error = OSError("boom")
     bus.register(fails)
@@ -157,7 +157,7 @@ def test_with_other_processes_a_failure_as_the_run_ends_is_isolated(hook: str) -
         raise OSError("boom")
 
     bus = Bus()
-    bus.join_others(is_main=False)
+    bus.set_distributed(is_main=False)
     bus.register(type("Ends", (Callback,), {hook: fails, "failure": "isolate"})(), "a")
     given = {"error": KeyError()} if hook == "on_exception" else {}
     assert bus.call_all(hook, trainer=None, **given) == []
@@ -167,7 +167,7 @@ def test_with_other_processes_a_failure_as_the_run_ends_is_isolated(hook: str) -
 def test_with_other_processes_one_that_main_alone_calls_stays_isolated() -> None:
     bus, fails = Bus(), Fails("a")
     fails.ranks = "main"
-    bus.join_others(is_main=True)
+    bus.set_distributed(is_main=True)
     bus.register(fails)
     emit(bus)
     assert bus.failures == {"a": 1}

@@ -107,7 +107,7 @@ def test_d25_without_anybody_to_call_an_event_costs_a_comparison() -> None:
     bus = Bus()
     bus.register(HearsOnMain())
     assert bus.on_batch_end is not None
-    bus.join_others(is_main=False)
+    bus.set_distributed(is_main=False)
     assert all(getattr(bus, hook) is None for hook in HOOKS)
     bus.register(HearsOnMain(), "later")
     assert bus.on_batch_end is None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training import Evaluator, VQAEvaluator
-from training.testing.meta_device import META, standing_in_for_cuda
+from training.testing.meta_device import META, meta_device_as_cuda
 
 
 class Moved(dict[str, Tensor]):
@@ -93,7 +93,7 @@ def test_each_batch_is_copied_once_and_only_answers_are_waited_for(
     for count in (2, 5):
         waits: list[str] = []
         copies: list[int] = []
-        with standing_in_for_cuda(waits.append):
+        with meta_device_as_cuda(waits.append):
             module = model().to(META)
 
             def loss(batch: Any, moved: Any, module: Any = module) -> Any:

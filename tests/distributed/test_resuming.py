@@ -209,7 +209,7 @@ def test_d31_saved_alone_goes_on_on_two(
 def seen_states(path: str) -> list[Tensor]:
     trainer = make(0.3)
     trainer.load_checkpoint(path)
-    return [trainer.state.owed["rng"]["torch"], torch.get_rng_state()]
+    return [trainer.state.to_restore["rng"]["torch"], torch.get_rng_state()]
 
 
 def test_d32_a_process_more_than_saved_begins_from_seed_rank_and_step(

@@ -29,7 +29,7 @@ from training.callbacks import (
 from training.discovery.specs import build_plugins
 from training.testing.equality import run_difference
 from training.testing.runs import tiny_trainer as make_trainer
-from training.testing.toys import Timeless
+from training.testing.toys import FixedDuration
 
 Make = Callable[..., Any]
 
@@ -63,7 +63,9 @@ def test_50_shuffles_of_arrival_give_equal_runs(tmp_path: Any) -> None:
         shuffle = random.Random(number)
         instances = [Halves(), Adds(), *(plugin for _, plugin in build_plugins(specs))]
         shuffle.shuffle(instances)
-        trainer = make_trainer(Timeless(), *instances, save_dir=tmp_path / str(number))
+        trainer = make_trainer(
+            FixedDuration(), *instances, save_dir=tmp_path / str(number)
+        )
         trainer.train()
         return trainer
 
@@ -107,7 +109,7 @@ def test_50_shuffles_of_installation_give_equal_runs(
         monkeypatch.setattr(sys, "path", path)
         listed = shuffle.sample(names, len(names))
         options = {"num_epochs": 1, "num_batches": 2, "save_dir": tmp_path / "run"}
-        trainer = make_trainer(Timeless(), plugins=listed, **options)
+        trainer = make_trainer(FixedDuration(), plugins=listed, **options)
         trainer.train()
         return trainer
 

@@ -20,7 +20,7 @@ from training.errors import DataError
 from training.feed.batches import _is_plain, batch_to_device, device_batches
 from training.feed.epoch_loader import EpochLoader
 from training.feed.structure import deep_copy, fields_of, sample_sizes, shallow_copy
-from training.testing.meta_device import standing_in_for_cuda
+from training.testing.meta_device import meta_device_as_cuda
 from training.weighing.candidates import said_weight
 
 THREE = torch.zeros(3, 2)
@@ -242,7 +242,7 @@ def test_what_moves_itself_is_asked_not_to_wait_if_it_knows_how(
 def test_what_a_processor_returns_is_copied_without_a_wait(kind: str) -> None:
     batch = getattr(transformers, kind)({"x": THREE}, tensor_type="pt")
     waits: list[str] = []
-    with standing_in_for_cuda(waits.append):
+    with meta_device_as_cuda(waits.append):
         assert batch_to_device(batch, torch.device("meta"))["x"].is_meta
     assert waits == []
 

@@ -70,7 +70,8 @@ def test_an_attribute_of_a_part_is_written_by_that_part_alone(path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "line", ["trainer.order_seed = 1", "self.state.owed = {}", "run.loop.feed = None"]
+    "line",
+    ["trainer.order_seed = 1", "self.state.to_restore = {}", "run.loop.feed = None"],
 )
 def test_a_write_from_outside_is_found(line: str) -> None:
     assert foreign_writes(line) == [line.partition(" =")[0]]
@@ -101,7 +102,7 @@ class Asks(Callback):
                     trainer.resumed_from,
                     trainer.state.carried_states,
                 ),
-                *(trainer.state.owed, trainer.state.joining_groups),
+                *(trainer.state.to_restore, trainer.state.joining_groups),
                 *(trainer.state.progress.state_dict(), trainer.loop.is_in_window),
             )
         )

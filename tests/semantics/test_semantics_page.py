@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Characters of a decision, rows of a table: more is not read.
+LONGEST, MOST_ROWS = 350, 20
 INDEX = ROOT / "docs" / "semantics.md"
 PAGES = sorted((ROOT / "docs" / "semantics").glob("*.md"))
 LINES = [line for page in PAGES for line in page.read_text("utf-8").splitlines()]
@@ -26,6 +28,18 @@ def test_every_decision_has_a_test() -> None:
     assert len(ROWS) > 50
     assert [row for row in ROWS if not LINK.search(row)] == []
     assert all(row.count("|") == 4 for row in ROWS)
+
+
+def test_a_decision_is_short_enough_to_be_read() -> None:
+    """A question that holds several decisions is several questions."""
+    assert [row for row in ROWS if len(row.split("|")[2].strip()) > LONGEST] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_says_its_idea_first_and_has_no_table_without_an_end(page: Path) -> None:
+    opening, *tables = page.read_text("utf-8").split("| Question | Decision |")
+    assert len(re.findall(r"\.\s", opening)) >= 3
+    assert max(table.count("\n| ") for table in tables) <= MOST_ROWS
 
 
 def test_the_index_leads_to_every_page() -> None:

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 from training.arguments.checks import CHECKS
-from training.messages.other_trainers import tells_names
+from training.messages.other_trainers import suggests_arguments
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ def set_between_runs(cls: type[T]) -> type[T]:
     method of the class would let type checkers take any attribute for one of its own.
     A trainer is refused, too, where it is copied with all that it is built of.
     """
-    cls.__init__ = tells_names(cls.__init__)  # type: ignore[method-assign]
+    cls.__init__ = suggests_arguments(cls.__init__)  # type: ignore[method-assign]
     cls.__reduce__ = _refuse_to_copy  # type: ignore[assignment]
     _ARGUMENTS.update(inspect.signature(cls).parameters)
     cls.__setattr__ = _set_between_runs  # type: ignore[method-assign]

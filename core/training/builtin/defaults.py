@@ -145,9 +145,9 @@ def made_defaults(names: Iterable[str]) -> list[Callback]:
         except ImportError as error:  # the kernel alone says nothing
             log.info("no progress is shown: %s", error)
     if "run_record" in names:
-        from training.builtin.kept_record import KeptRecord
+        from training.builtin.default_record import DefaultRunRecord
 
-        made.append(KeptRecord())
+        made.append(DefaultRunRecord())
     return made
 
 

@@ -50,7 +50,7 @@ def chosen_strategy(trainer: TrainerView) -> Strategy:
         require_alone()
         return Strategy()
     if chosen.size != 1:
-        trainer.bus.join_others(chosen.is_main)
+        trainer.bus.set_distributed(chosen.is_main)
     return chosen
 
 

@@ -60,7 +60,7 @@ def started_at(
         return "" if choice is None else resume(trainer, choice, allowed)
     told = f"restart {number}: "
     if trainer.bus.listeners("resume_candidates"):
-        own = _found(trainer, lambda path: glimpsed_job(path) == job())
+        own = _found(trainer, lambda path: saved_job_id(path) == job())
         if own:
             return told + _resume_newest(trainer, own, allowed)
     if choice is not None:
@@ -68,7 +68,7 @@ def started_at(
     return f"{told}this job has saved no checkpoint yet: starting afresh"
 
 
-def glimpsed_job(path: Path) -> str | None:
+def saved_job_id(path: Path) -> str | None:
     """Return which job of a launcher wrote the checkpoint; None if it does not tell."""
     metadata = glimpse(path).get("metadata")
     return metadata.get("job") if isinstance(metadata, Mapping) else None
@@ -144,7 +144,7 @@ def go_on(
         log.warning("%s", told)  # seen also where nobody has set up logging
 
 
-def way_on(trainer: Resumable) -> str:
+def resume_hint(trainer: Resumable) -> str:
     """Return where a signal ended the run, and how to go on from there, if at all."""
     reason = trainer.stop_reason or "stopped"
     at = f"{reason} at epoch {trainer.epoch}, step {trainer.step}"

@@ -32,7 +32,6 @@ from training.files.durable import finite, write_durably, write_json
 from training.files.leftovers import sweep_leftovers
 from training.files.lock import FolderLostError
 from training.files.named_paths import barrier, from_here
-from training.files.pace import Pace
 from training.files.record_names import (
     CONFIG,
     HISTORY,
@@ -41,6 +40,7 @@ from training.files.record_names import (
     STARTS,
     SUMMARY,
 )
+from training.files.write_throttle import WriteThrottle
 from training.messages.error_texts import error_text
 from training.signals.handlers import Terminated
 
@@ -82,7 +82,7 @@ class RunRecord(Callback):
         self._owes_config = False  # it goes ahead of the next file
         self._recorded: list[Any] | None = None  # the history as it stands in its file
         self._rows_before = 0  # those of the run when this start began
-        self._pace = Pace()  # all rows are written each time
+        self._throttle = WriteThrottle()  # all rows are written each time
         self._folder = Path()
         self._claim = Claim("run record", "training.save_dir")
 
@@ -94,7 +94,7 @@ class RunRecord(Callback):
         """
         self._claim.require_free()
         self.summary, self._started, self._owes_config = {}, None, False
-        self._recorded, self._pace = None, Pace()
+        self._recorded, self._throttle = None, WriteThrottle()
         self._folder = trainer.save_dir.absolute()
         if mistake := folder_mistake(trainer.save_dir):
             raise ConfigError(mistake)
@@ -130,7 +130,7 @@ class RunRecord(Callback):
         self.steps_before = trainer.step
         self._rows_before = len(trainer.history)
         self._owes_config = True
-        with self._pace.timed():
+        with self._throttle.timed():
             self._write(STARTS, self._starts)
 
     def on_epoch_end(self, trainer: Checkpointable) -> None:
@@ -141,7 +141,7 @@ class RunRecord(Callback):
         Raises:
             FolderLostError: another run records itself there by now.
         """
-        if self._pace.is_due:
+        if self._throttle.is_due:
             self._try_history(trainer, "written at a later time")
 
     def on_train_end(self, trainer: Checkpointable) -> None:
@@ -184,7 +184,7 @@ class RunRecord(Callback):
 
     def _write_history(self, trainer: Checkpointable) -> None:
         """Write what is not in the file yet: a disk is waited for."""
-        with self._pace.timed():
+        with self._throttle.timed():
             history = finite(trainer.history)
             if history != self._recorded:
                 self._write(HISTORY, history)

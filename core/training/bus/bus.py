@@ -26,15 +26,15 @@ from training.bus.slots import (
     call,
     compile_slot,
     describe,
-    is_of_another,
-    lasting,
     late,
     note_culprit,
     note_plugin,
     plugin_of,
+    raised_by_other_plugin,
+    removal_obstacle,
     silence,
 )
-from training.bus.wrappers import surrounded
+from training.bus.wrappers import entered_wrappers
 from training.errors import ConfigError, PluginError, did_you_mean
 from training.hooks.answers import checked_answer
 from training.hooks.asked import NEVER_MISSED
@@ -137,7 +137,7 @@ class Bus(Slots):
             PluginError: no plugin has that name, or the run goes on with what it made.
             Exception: what its ``on_close`` raised; it is out all the same.
         """
-        if self.is_in_run and (made := lasting(name, self.made)):
+        if self.is_in_run and (made := removal_obstacle(name, self.made)):
             raise PluginError(f"plugin {name!r} {made}; take it out before train()")
         plugin, last = self._take_out(name)
         for impl in filter(self._is_to_close, last if self.is_in_run else ()):
@@ -168,7 +168,7 @@ class Bus(Slots):
             self._left_out = left_out
             self._forget_slots()
 
-    def join_others(self, is_main: bool) -> None:
+    def set_distributed(self, is_main: bool) -> None:
         """Note that the run has other processes; main alone calls those of its own."""
         self._is_main, self._has_others = is_main, True
         self._forget_slots()
@@ -258,7 +258,7 @@ class Bus(Slots):
     def _ask(
         self, hook: str, arguments: Arguments, answer: Callable[..., object]
     ) -> None:
-        with surrounded(self._wrappers(hook), hook, arguments, self._meter):
+        with entered_wrappers(self._wrappers(hook), hook, arguments, self._meter):
             for impl in self.listeners(hook):
                 if self._guarded_call(impl, hook, arguments, answer):
                     return
@@ -322,7 +322,7 @@ class Bus(Slots):
 
         A refused setting is no failure; who failed to begin is switched off at once.
         """
-        if is_of_another(error, name):
+        if raised_by_other_plugin(error, name):
             raise error  # whose failure ends the run, whoever asked
         if (is_beginning := hook in BEGINNING) and isinstance(error, ConfigError):
             raise error
@@ -340,7 +340,7 @@ class Bus(Slots):
             log.warning(told, name, hook, repr_of(error), exc_info=error)
         if (is_beginning or times >= MAX_FAILURES) and name in self._plugins:
             # Switched off it would be in no checkpoint, and its part still in the run.
-            if hook != "on_close" and (made := lasting(name, self.made)):
+            if hook != "on_close" and (made := removal_obstacle(name, self.made)):
                 add_note(error, f"plugin {name!r} {made}; its failure ends the run")
                 raise error
             why = f"switched off as {hook} raised {repr_of(error)}"
@@ -393,7 +393,7 @@ class Bus(Slots):
 
         def wrapped(*args: Any) -> Any:
             given = dict(zip(spec.argnames, args, strict=True))
-            with surrounded(wrappers, hook, given, self._meter):
+            with entered_wrappers(wrappers, hook, given, self._meter):
                 return inner(*args)
 
         return wrapped

@@ -187,7 +187,7 @@ def warn_of_unmarked(plugin: Any, name: str) -> None:
             )
 
 
-def refuse_deaf(plugin: Any, name: str) -> None:
+def refuse_without_hooks(plugin: Any, name: str) -> None:
     """Refuse an object that hears nothing and keeps nothing; warn of a ``Callback``."""
     if isinstance(plugin, Callback):
         # It says what it is meant to be; a base may be given before its hooks are.

@@ -121,7 +121,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
             filled, a value or a function of a kind that is not called, an object that
             has no hook at all, or ``ranks`` that the plugin cannot keep to.
     """
-    from training.bus.declared import refuse_deaf
+    from training.bus.declared import refuse_without_hooks
     from training.bus.methods import method_mistake
 
     hooks = Hooks(plugin)
@@ -152,7 +152,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
     if complaint := ranks_mistake(plugin, hooks.heard):
         raise PluginError(f"plugin {name!r} ({describe(plugin)}) {complaint}")
     if not hooks.marks:
-        refuse_deaf(plugin, name)
+        refuse_without_hooks(plugin, name)
     return hooks
 
 

@@ -204,19 +204,19 @@ def note_plugin(
     error: BaseException, name: str, plugin: Any, place: str, step: int | None
 ) -> None:
     """Write on ``error``, once, that ``plugin`` raised it in the method ``place``."""
-    if is_of_another(error, name):
+    if raised_by_other_plugin(error, name):
         return  # this one has only asked
     where = "" if step is None else f" at step {step}"
     add_note(error, f"{RAISED_BY} {name!r} ({describe(plugin)}) in {place}{where}")
 
 
-def is_of_another(error: BaseException, name: str) -> bool:
+def raised_by_other_plugin(error: BaseException, name: str) -> bool:
     """Whether ``error`` says that another plugin than ``name`` has raised it."""
     told = next((n for n in notes_of(error) if n.startswith(RAISED_BY)), None)
     return told is not None and not told.startswith(f"{RAISED_BY} {name!r} (")
 
 
-def lasting(name: str, made: Iterable[Made]) -> str:
+def removal_obstacle(name: str, made: Iterable[Made]) -> str:
     """Return why a plugin cannot leave a run that goes on, ``""`` if it can."""
     hook = next((each.hook for each in made if each.name == name), "")
     return hook and f"cannot leave the run, where what its {hook} made stays"

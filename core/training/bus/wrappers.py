@@ -69,7 +69,7 @@ def scope(
         raise failure  # a wrapper observes a failure; it never hides it
 
 
-def surrounded(
+def entered_wrappers(
     wrappers: Sequence[pluggy.HookImpl],
     hook: str,
     arguments: Mapping[str, Any],

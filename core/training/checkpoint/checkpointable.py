@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from training.loop.run_state import RunState
 
 
-class Waiting(Protocol):
+class PendingRestore(Protocol):
     """What was loaded and waits for the run to take it over: see ``Resumption``.
 
     Attributes:
@@ -47,5 +47,5 @@ class Checkpointable(TrainerView, Protocol):
     loop: Loop | None
 
     @property
-    def resumption(self) -> Waiting | None:
+    def resumption(self) -> PendingRestore | None:
         """What the run goes on from; None: it starts afresh."""

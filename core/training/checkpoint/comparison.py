@@ -8,19 +8,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.catch_up import CHANGED_BY_HOOKS
-from training.checkpoint.optimizer_settings import GROUPS, aligned, without_course
+from training.checkpoint.optimizer_settings import (
+    GROUPS,
+    aligned,
+    without_scheduled_options,
+)
 from training.checkpoint.optimizer_state import SavedGroup, saved_groups
 from training.checkpoint.settings import (
     BEGUN_WITH,
     DESCRIPTION,
     Change,
     check_names,
+    decided_at_setup,
     described_otherwise,
     differences,
-    of_set_up,
     require_consent,
-    set_up_with,
     settings_of,
+    setup_settings,
 )
 from training.errors import CheckpointError
 from training.plain import plain
@@ -93,13 +97,13 @@ class Comparison:
                 "it again"
             )
 
-    def once_set_up(self) -> None:
+    def compare_after_setup(self) -> None:
         """Compare what a hook may have set, and set otherwise or not in the saved run.
 
         Raises:
             CheckpointError: nobody consented to what differs.
         """
-        own = set_up_with(self._trainer)
+        own = setup_settings(self._trainer)
         # Of a run that was never set up they tell what it was given.
         begun = self._saved.get(BEGUN_WITH, {})
         saved = {name: value for name, value in self._saved.items() if name in begun}
@@ -114,7 +118,7 @@ class Comparison:
 
         Not those that may be others in it: nobody has to consent to them again.
         """
-        return of_set_up(self._saved, self._allowed)
+        return decided_at_setup(self._saved, self._allowed)
 
     def _settings(self) -> dict[str, Any]:
         own = settings_of(self._trainer)
@@ -124,7 +128,9 @@ class Comparison:
 
     def _consented(self, own: Mapping[str, Any]) -> list[Change]:
         pair = aligned(self._saved, own, self._joined)
-        changes = differences(*without_course(*pair, _compared(self._trainer)))
+        changes = differences(
+            *without_scheduled_options(*pair, _compared(self._trainer))
+        )
         changes = [replace(c, note=self._notes.get(c.name, "")) for c in changes]
         changes += _redescribed(self._trainer, self._metadata, changes)
         changes += _missing_plugins(self._trainer, self._plugins)
@@ -134,7 +140,7 @@ class Comparison:
         return changes
 
 
-def remade(trainer: Checkpointable, state: Mapping[str, Any]) -> list[Change]:
+def model_changes(trainer: Checkpointable, state: Mapping[str, Any]) -> list[Change]:
     """Return what made the run's model another one: its options, labels or words."""
     own = trainer.recipe.settings if trainer.recipe else {}
     changes = differences(state["settings"], plain(own))

@@ -181,7 +181,7 @@ def aligned(
     return saved, own
 
 
-def without_course(
+def without_scheduled_options(
     saved: Mapping[str, Any], own: Mapping[str, Any], course: Collection[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return both settings without options that a schedule writes and compares."""

@@ -121,7 +121,7 @@ class ConfiguredOptions:
         self.groups: list[dict[str, Any]] | None = None
         self._of: torch.optim.Optimizer | None = None
 
-    def look_at(self, optimizer: torch.optim.Optimizer) -> None:
+    def adopt_changes(self, optimizer: torch.optim.Optimizer) -> None:
         """Take over what was set since training or loading has left the optimizer."""
         now = _as_they_are(optimizer)
         if self.groups is None or self._of is not optimizer:
@@ -144,7 +144,7 @@ class ConfiguredOptions:
     @contextmanager
     def moved(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
         """Look at what was set before the block, and note what is left after it."""
-        self.look_at(optimizer)
+        self.adopt_changes(optimizer)
         try:
             yield
         finally:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.catch_up import CHANGED_BY_HOOKS
-from training.checkpoint.comparison import POSITION_MOVES, Comparison, remade
+from training.checkpoint.comparison import POSITION_MOVES, Comparison, model_changes
 from training.checkpoint.fitting import fitting_places
 from training.checkpoint.optimizer_settings import adapt_to_absent, name_by_position
 from training.checkpoint.optimizer_state import Names, fitted, names_of
@@ -53,7 +53,7 @@ def restore(
         CheckpointError: the run differs where nobody consented, or does not fit.
     """
     # Weights first: of another model only what made it so is worth comparing.
-    check_model(trainer.model, state, source, partial(remade, trainer, state))
+    check_model(trainer.model, state, source, partial(model_changes, trainer, state))
     check_loss(trainer, state, source)
     name_by_position(trainer, state)
     # Before anything is adapted: it tells of the file as it is.

@@ -46,7 +46,7 @@ class Resumption:
     4. what hooks of the saved run had changed: before ``on_epoch_begin`` between two
        epochs, after it inside of one, where it changes that again (``catch_up``);
     5. the loader at its batch, then the random generators, since making an iterator
-       draws numbers. The loop does that; ``RunState.owed`` has them.
+       draws numbers. The loop does that; ``RunState.to_restore`` has them.
 
     Args:
         trainer: goes on; its optimizer has loaded its state.
@@ -114,7 +114,7 @@ class Resumption:
         Raises:
             CheckpointError: a hook has set what the saved run was not set up with.
         """
-        self._comparison.once_set_up()
+        self._comparison.compare_after_setup()
         trainer = self._trainer
         if self.parked.pop("optimizer", None) is not None:
             self._give_options(self._options)

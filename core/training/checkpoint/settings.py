@@ -95,7 +95,7 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
     sampler = getattr(loader, "batch_sampler", None)
     batch_size = getattr(loader, "batch_size", None)
     dataset = getattr(loader, "dataset", None)
-    lengths, set_up = lengths_of(trainer), set_up_with(trainer)
+    lengths, set_up = lengths_of(trainer), setup_settings(trainer)
     settings = {
         "seed": trainer.order_seed,
         "precision": trainer.precision,
@@ -141,10 +141,10 @@ def settings_of(trainer: Checkpointable) -> dict[str, Any]:
 
 def set_before_hooks(trainer: Checkpointable) -> dict[str, Any]:
     """Return settings that hooks may change, by name: called before they do."""
-    return {**lengths_of(trainer), **set_up_with(trainer)}
+    return {**lengths_of(trainer), **setup_settings(trainer)}
 
 
-def set_up_with(trainer: Checkpointable) -> dict[str, Any]:
+def setup_settings(trainer: Checkpointable) -> dict[str, Any]:
     """Return settings that hooks may change until ``on_setup`` is over, and none later.
 
     None where they are off: 0 clips nothing, either.
@@ -152,7 +152,9 @@ def set_up_with(trainer: Checkpointable) -> dict[str, Any]:
     return {name: getattr(trainer, name) or None for name in SET_UP}
 
 
-def of_set_up(saved: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
+def decided_at_setup(
+    saved: Mapping[str, Any], allowed: Collection[str]
+) -> dict[str, Any]:
     """Return of saved settings those that the set-up of that run had decided.
 
     Not those in ``allowed``, which may be others in the run that goes on.

@@ -160,8 +160,8 @@ def _position(trainer: Checkpointable) -> dict[str, Any]:
     """Return what the next batch needs of generators and of the loader itself."""
     state, feed, loop = trainer.state, trainer.feed, trainer.loop
     # What the loader would say now is of no batch of that run.
-    if state.owed:  # by a run that was loaded and is to go on
-        return dict(state.owed)
+    if state.to_restore:  # by a run that was loaded and is to go on
+        return dict(state.to_restore)
     # Before its run and without one they are as they stand.
     draws = Draws(trainer.device) if loop is None else loop.draws
     return {
@@ -201,7 +201,11 @@ def check_loss(trainer: Checkpointable, state: Mapping[str, Any], source: str) -
     """
     own = trainer.criterion.state_dict()
     if "loss" in state:
-        late = [n for n in trainer.criterion.far_names() if n not in state["loss"]]
+        late = [
+            n
+            for n in trainer.criterion.names_behind_attributes()
+            if n not in state["loss"]
+        ]
         if late:
             log.warning(
                 "checkpoint %r has nothing of these, which the loss reaches by an "

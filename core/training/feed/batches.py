@@ -97,7 +97,7 @@ def device_batches(
     move themselves is copied in line: nobody could tell how long their memory is read.
     """
     if device.type == "cuda":
-        return one_ahead(host_batches, SideStream(device), source)
+        return prefetched(host_batches, SideStream(device), source)
     return _in_line(host_batches, device, source)
 
 
@@ -112,7 +112,7 @@ def _in_line(
         yield batch_to_device(batch, device), batch, source
 
 
-def one_ahead(
+def prefetched(
     host_batches: Iterator[Any], stream: Any, source: Any
 ) -> Iterator[Arrived]:
     """Yield batches, each when the copying of the next one has begun.
@@ -127,7 +127,7 @@ def one_ahead(
         # One batch behind, so that this copy runs beside the step on the one before.
         if ahead:
             yield ahead.pop()  # not kept: it is free when it was trained on
-        stream.hand_over(read[0])
+        stream.wait_for_copy(read[0])
         ahead.append(read)
     yield from ahead
 
@@ -144,7 +144,7 @@ class SideStream:
         with torch.cuda.stream(self._stream) if _is_plain(batch) else nullcontext():
             return batch_to_device(batch, self._device)
 
-    def hand_over(self, copied: Any) -> None:
+    def wait_for_copy(self, copied: Any) -> None:
         """Let what is queued from here on read ``copied``.
 
         Only the device waits for the copy, behind the work that was just queued.

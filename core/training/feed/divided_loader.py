@@ -110,7 +110,9 @@ def checked(
     check_same(strategy, [number, code] if number else None, name)
 
 
-def all_checked(batches: Iterable[Any], strategy: Strategy, name: str) -> Iterator[Any]:
+def compared_batches(
+    batches: Iterable[Any], strategy: Strategy, name: str
+) -> Iterator[Any]:
     """Yield batches that all processes divide, each compared as it is read.
 
     Raises:
@@ -157,7 +159,7 @@ class SlicedBatches(DividedLoader):
             return self._cut(begin())
         # What is drawn in this process must be the same in all.
         batches = apart_from(epoch_seed(self.seed, epoch), begin)
-        return self._cut(all_checked(batches, self._strategy, "train_dataloader"))
+        return self._cut(compared_batches(batches, self._strategy, "train_dataloader"))
 
     def _cut(self, batches: Iterator[Any]) -> Iterator[Any]:
         rank, size = self._strategy.rank, self._strategy.size

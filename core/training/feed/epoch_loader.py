@@ -27,16 +27,16 @@ from training.errors import ConfigError
 from training.feed.loader_parts import INSIDE, parts_of
 from training.feed.permutation import Permutation
 from training.feed.sample_seeds import (
+    ExposeUserDataset,
     SeededOrder,
     SeededSamples,
-    ShowsOwnDataset,
     apart,
     apart_from,
     drawing_from,
     draws_nothing,
+    epoch_parts,
     epoch_seed,
     set_epoch,
-    told_in,
 )
 from training.feed.workers import Issued, Watched, draw_as_if_new, require_reached
 from training.signals.shield import iterate_shielded
@@ -136,7 +136,7 @@ class EpochLoader:
         # Their own: a loader of another library may show that of one inside.
         self._lasting = [o for o in loaders if vars(o).get("persistent_workers")]
         if self._lasting:
-            told = [each for o in self._lasting for each in told_in(o)]
+            told = [each for o in self._lasting for each in epoch_parts(o)]
             log.warning(
                 "train_dataloader gets new workers in each epoch, persistent or not: "
                 "only those of a plain DataLoader over a map-style dataset hear of "
@@ -223,11 +223,9 @@ class EpochLoader:
             is_apart = not loader.num_workers and type(loader.dataset) is SeededSamples
             # First this one, too: while workers begin, one may be lost already.
             self.watched = Watched(rest, issued, skip)
-            return self.watched.begin(
-                lambda: (
-                    apart(lambda: iter(rest)) if is_apart else iterate_shielded(rest)
-                )
-            )
+            if is_apart:
+                return self.watched.begin(lambda: apart(lambda: iter(rest)))
+            return self.watched.begin(lambda: iterate_shielded(rest))
         # Neither an index nor a state leads there: every batch is loaded again. What
         # wraps another loader mostly draws the order for its first one, and no more.
         self.unwatched = iterator = iter(loader)
@@ -332,7 +330,7 @@ def _seeded(loader: Any, seed: int) -> Any:
     )
     lasts = loader.persistent_workers
     # Workers that persist hear of an epoch by what is wrapped around the data set.
-    is_told = lasts and any(hasattr(each, "set_epoch") for each in told_in(loader))
+    is_told = lasts and any(hasattr(each, "set_epoch") for each in epoch_parts(loader))
     if is_told or not (is_known and draws_nothing(dataset)):
         dataset = SeededSamples(dataset, seed, loader.collate_fn, is_shared=lasts)
     indices = _indices_of(loader)
@@ -342,7 +340,7 @@ def _seeded(loader: Any, seed: int) -> Any:
     issued = Issued(indices, loader)
     reading = copied(loader, dataset, issued, lasts)
     if dataset is not loader.dataset:
-        reading.worker_init_fn = ShowsOwnDataset(loader.worker_init_fn)
+        reading.worker_init_fn = ExposeUserDataset(loader.worker_init_fn)
     return reading
 
 

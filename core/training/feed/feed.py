@@ -44,7 +44,7 @@ class Feed:
         return self._order.watched
 
     def start(
-        self, epoch: int, skip: int, owed: Mapping[str, Any]
+        self, epoch: int, skip: int, saved: Mapping[str, Any]
     ) -> Iterator[Arrived]:
         """Return the batches of ``epoch`` without the first ``skip``.
 
@@ -53,11 +53,11 @@ class Feed:
         Args:
             epoch: completed epochs before this one.
             skip: batches to leave out.
-            owed: of a run that is gone on from, what ``data_state()`` was as ``data``,
+            saved: of a resumed run, what ``data_state()`` was as ``data``,
                 and ``loader_state(skip)`` as ``loader``.
         """
         # Before the states are read: a resumed run puts the saved ones in there.
-        batches = self._order.start(epoch, skip, owed.get("data"), owed.get("loader"))
+        batches = self._order.start(epoch, skip, saved.get("data"), saved.get("loader"))
         self._is_inside = True
         # A generator: nothing is copied to the device before the loop asks.
         return device_batches(batches, self._device, self._order)

@@ -57,7 +57,7 @@ def set_epoch(part: Any, epoch: int) -> None:
         own(epoch)
 
 
-def told_in(loader: Any) -> list[Any]:
+def epoch_parts(loader: Any) -> list[Any]:
     """Return what workers have of ``loader`` and may tell an epoch to."""
     return parts_of(loader, ("dataset", "collate_fn"))[1:]
 
@@ -134,12 +134,12 @@ class SeededSamples(Dataset[Any]):
         epoch = int(self._epoch)
         if epoch != self._told:
             self._told = epoch
-            for each in told_in(self):
+            for each in epoch_parts(self):
                 set_epoch(each, epoch)
         seed_host(epoch_seed(epoch_seed(self._seed, epoch), number))
 
 
-class ShowsOwnDataset:
+class ExposeUserDataset:
     """A ``worker_init_fn`` that lets a worker see the data set that the user made.
 
     A worker loads from ``SeededSamples``; what is set on ``get_worker_info().dataset``

@@ -10,7 +10,7 @@ from typing import Any
 from torch.utils.data import BatchSampler
 
 from training.errors import DataError
-from training.feed.divided_loader import all_checked, checked, refuse_divided
+from training.feed.divided_loader import checked, compared_batches, refuse_divided
 from training.feed.epoch_loader import can_skip, copied
 from training.feed.share import Share, sliced
 from training.feed.structure import sample_sizes
@@ -85,7 +85,7 @@ class ValidationShare:
 
     def _sliced(self, batches: Iterator[Any]) -> Iterator[Any]:
         rank, size, name = self.strategy.rank, self.strategy.size, "val_dataloader"
-        for number, batch in enumerate(all_checked(batches, self.strategy, name)):
+        for number, batch in enumerate(compared_batches(batches, self.strategy, name)):
             try:
                 part, self.stands_in = sliced(batch, rank, size, name)
             except DataError:

@@ -19,8 +19,6 @@ from training.messages.error_texts import add_note, text_of
 
 #: What torch says, also from its SIGCHLD handler in the middle of anything else.
 _LOST = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
-_CAUGHT = re.compile(r"in DataLoader worker process \d")
-_PINS = re.compile(r"Pin memory thread exited")
 _LATE = re.compile(r"DataLoader timed out after ([\d.]+) seconds")
 
 
@@ -189,9 +187,9 @@ def require_worker(batches: Any, error: Exception) -> None:
     """
     workers = getattr(batches, "_workers", ())
     text = text_of(error)
-    is_cut = isinstance(error, OSError | EOFError) or _PINS.search(text)
+    is_cut = isinstance(error, OSError | EOFError) or "Pin memory thread exited" in text
     # What the data set itself raised in a worker comes from one that lives.
-    if not workers or not is_cut or _CAUGHT.search(text):
+    if not workers or not is_cut or "in DataLoader worker process" in text:
         return
     wait([worker.sentinel for worker in workers], timeout=1)  # seconds; it is dying
     for worker in workers:

@@ -68,7 +68,7 @@ class Holder:
         return json.dumps(asdict(self)).encode()
 
     def __str__(self) -> str:
-        if self.pid == os.getpid() and self.is_near:
+        if self.pid == os.getpid() and self.shares_pids:
             return "another run of this process"
         return f"process {self.pid} on {self.host}"
 
@@ -78,7 +78,7 @@ class Holder:
         return self._kernel == _kernel()
 
     @property
-    def is_near(self) -> bool:
+    def shares_pids(self) -> bool:
         """Whether its process number counts here, too."""
         here = _namespace()
         return self.is_of_this_kernel and (self.namespace or here) == here
@@ -91,7 +91,7 @@ class Holder:
     @property
     def is_gone(self) -> bool:
         """Whether it is known to have ended."""
-        return self.is_near and CAN_ASK and not self.is_running
+        return self.shares_pids and CAN_ASK and not self.is_running
 
     @property
     def _kernel(self) -> str:

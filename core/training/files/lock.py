@@ -213,7 +213,9 @@ class RunLock:
         self.holder = replace(self.holder, file=str(os.fstat(descriptor).st_ino))
         if other is not None and self._is_alive(other, is_locked):
             raise self._is_in_use(other)
-        if content and not (other and other.is_near and other.pid == self.holder.pid):
+        if content and not (
+            other and other.shares_pids and other.pid == self.holder.pid
+        ):
             log.warning(
                 "taking over %s from %s, which is gone or at work elsewhere",
                 *(self.path, other or "an unknown run"),
@@ -249,9 +251,9 @@ class RunLock:
         """Whether a named holder is at work, though we may have the system's lock."""
         if other.token in _held:
             return True
-        if other.is_near and other.pid == self.holder.pid:
+        if other.shares_pids and other.pid == self.holder.pid:
             return False
-        if other.is_near and CAN_ASK:
+        if other.shares_pids and CAN_ASK:
             # Of a copied folder, if it should have the system's lock and has not. Where
             # such a lock may be lost and files change their numbers, a touch tells.
             is_copy = is_locked and other.file not in (None, self.holder.file)

@@ -42,10 +42,10 @@ class Draws:
         """Let who saves at ``place`` once the run has ended save what it does now."""
         self._kept = {place: self.state(place)}
 
-    def restore(self, owed: Mapping[str, Any]) -> None:
-        """Put the generators where a loaded run had them, if it is still owed that."""
-        if owed:
-            load_rng_state(owed["rng"], self._device)
+    def restore(self, to_restore: Mapping[str, Any]) -> None:
+        """Put the generators where a loaded run had them, if that is still to come."""
+        if to_restore:
+            load_rng_state(to_restore["rng"], self._device)
 
     @contextmanager
     def put_back(self, place: Any = None) -> Iterator[None]:

@@ -47,13 +47,13 @@ class Asking(Protocol):
 
     Attributes:
         may_come: whether any of them may; a window sets it to what the sum of all
-            ``may_ask`` says.
+            ``may_request`` says.
     """
 
     may_come: bool
 
     @property
-    def may_ask(self) -> bool:
+    def may_request(self) -> bool:
         """Whether this process may; to be read where a window's gradients are whole."""
 
 

@@ -37,7 +37,7 @@ class SharedRequests(Requests):
 
     Attributes:
         may_come: whether any process may ask at the boundary at hand; False only where
-            a window has told, as the sum of ``may_ask``.
+            a window has told, as the sum of ``may_request``.
     """
 
     are_shared = True
@@ -54,7 +54,7 @@ class SharedRequests(Requests):
         return (*super().noted, *(request for request, _ in self._held))
 
     @property
-    def may_ask(self) -> bool:
+    def may_request(self) -> bool:
         """Whether this process asks, or may before the boundary of the window at hand.
 
         To be read where its gradients are complete.

@@ -160,7 +160,7 @@ class Criterion:
         others = [each for each in self.optimizers.values() if each is not own]
         return [*self.held_modules().values(), *others, *self.generators.values()]
 
-    def far_names(self) -> set[str]:
+    def names_behind_attributes(self) -> set[str]:
         """Return names of what only an attribute of an object leads to."""
         places = [place for place in self._held if place not in self._near.values()]
         names = self.tensors()

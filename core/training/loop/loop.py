@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from training.hardware.rng import rng_state
 from training.logs import LazyLogs
 from training.loop.requests import Abandoned
-from training.loop.window_result import united
+from training.loop.window_result import add_part_sums
 from training.messages.no_batch import no_batch
 
 if TYPE_CHECKING:
@@ -75,11 +75,11 @@ class Loop:
         """Run until the plan is done or a request ends it."""
         trainer, requests = self.trainer, self.state.requests
         requests.agree()
-        if self.owes_row():
+        if self.has_pending_row():
             self._run_epoch()
         elif trainer.is_stopping:  # it trains nothing: what it saves is what was loaded
             self._catch_up()
-            self.draws.restore(self.state.owed)
+            self.draws.restore(self.state.to_restore)
         while not trainer.is_stopping:
             self._run_epoch()
         if not self._end_is_announced:  # the stop came while the last one was heard
@@ -91,7 +91,7 @@ class Loop:
             except Abandoned:
                 self._announce_checkpoint("stop")
 
-    def owes_row(self) -> bool:
+    def has_pending_row(self) -> bool:
         """Whether a signal ended the run before the evaluation at ``max_steps``."""
         at, limit = self.state.progress, self.trainer.max_steps
         is_inside = at.batch > 0 and self.state.requests.stop is None
@@ -101,22 +101,22 @@ class Loop:
     def _run_epoch(self) -> None:
         """Run the epoch, or its remainder; stop inside it only at a boundary."""
         started = time.perf_counter()
-        progress, owed = self.state.progress, self.state.owed
+        progress, to_restore = self.state.progress, self.state.to_restore
         skip = progress.batch
         # Between epochs before the event, so that a hook may change it for this one.
         if not skip:
             self._catch_up()
-            self.draws.restore(owed)
+            self.draws.restore(to_restore)
             self.draws.keep(progress.place)  # who goes on from here hears it, too
         if self.bus.on_epoch_begin is not None:
             self.bus.on_epoch_begin(self.trainer)
         self._catch_up()  # the saved epoch had begun
         self.modes.train()
-        if owed and not skip:  # a hook may have drawn, as it would have
-            owed["rng"] = rng_state(self.trainer.device)
-        batches = self.feed.start(progress.epoch, skip, owed)
-        self.draws.restore(owed)  # now that an iterator stands: making one draws
-        owed.clear()
+        if to_restore and not skip:  # a hook may have drawn, as it would have
+            to_restore["rng"] = rng_state(self.trainer.device)
+        batches = self.feed.start(progress.epoch, skip, to_restore)
+        self.draws.restore(to_restore)  # now that an iterator stands: making one draws
+        to_restore.clear()
         self.state.requests.agree()
         try:
             complete = self._run_batches(batches)
@@ -198,7 +198,7 @@ class Loop:
             progress.loss_sum = progress.loss_sum + result.loss_sum
             progress.weight_sum += result.weight
             if result.part_sums:
-                progress.part_sums = united(progress.part_sums, result.part_sums)
+                progress.part_sums = add_part_sums(progress.part_sums, result.part_sums)
         if bus.on_step_end is not None:
             logs = {"loss": result.loss, **result.parts, "lr": lr}
             if result.grad_norm is not None:
@@ -242,7 +242,7 @@ class Loop:
         try:
             metrics = self._evaluate(asked, end, means)
         except Abandoned:
-            progress.go_back(before)
+            progress.roll_back(before)
             self.feed.reopen_epoch()
             raise
         progress.decided = -1 if self.is_extra else progress.step
@@ -278,7 +278,7 @@ class Loop:
         except (Abandoned, Exception) as error:
             if asked is not None:
                 state.requests.asked["evaluation"] = asked
-            if state.requests.leave_for(error):
+            if state.requests.stops_run_after(error):
                 raise Abandoned from error
             raise
         finally:

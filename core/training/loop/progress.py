@@ -88,7 +88,7 @@ class Progress:
         else:
             self.skipped_windows += 1
 
-    def go_back(self, to: Progress) -> None:
+    def roll_back(self, to: Progress) -> None:
         """Take over all counters of an earlier moment."""
         for each in fields(self):
             setattr(self, each.name, getattr(to, each.name))

@@ -97,7 +97,7 @@ class Requests:
         """Ask for a checkpoint."""
         self.ask("checkpoint", f"{number.name} received", "signal")
 
-    def leave_for(self, error: BaseException) -> bool:
+    def stops_run_after(self, error: BaseException) -> bool:
         """Whether a failed evaluation ends the run by way of a stop, which is saved.
 
         The training before it shall not be lost. Of several processes the others may

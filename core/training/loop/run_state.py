@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from training.weighing.weigher import Weigher
 
 #: What a checkpoint holds for the first iterator of the run that goes on.
-OWED = ("data", "loader", "rng")
+TO_RESTORE = ("data", "loader", "rng")
 
 
 class RunState:
@@ -42,7 +42,7 @@ class RunState:
             saved run and are not in the optimizer yet.
         group_places: for each parameter group its place in the loaded checkpoint, None
             for one that is not in it; empty where that has no names.
-        owed: what a loaded checkpoint holds for the first iterator (``data``,
+        to_restore: what a loaded checkpoint holds for the first iterator (``data``,
             ``loader``, ``rng``); empty as soon as that stands.
         begun_with: lengths of the data and other settings before a hook changed them.
         unsaved: what modules move and no checkpoint holds, watched from set-up on.
@@ -75,7 +75,7 @@ class RunState:
         self.carried_states: dict[str, Any] = {}
         self.joining_groups: list[Any] = []
         self.group_places: list[int | None] = []
-        self.owed: dict[str, Any] = {}
+        self.to_restore: dict[str, Any] = {}
         self.begun_with: dict[str, Any] = {}
         self.unsaved: list[UnsavedBuffers | UnsavedNumbers] = []
         self.before_evaluation: list[Callable[[], None]] = []
@@ -129,4 +129,4 @@ class RunState:
         self.carried_states.clear()
         self.carried_states.update(state["plugins"])
         # Kept, not used: the iterator they are for does not stand yet.
-        self.owed.update((name, state.get(name)) for name in OWED)
+        self.to_restore.update((name, state.get(name)) for name in TO_RESTORE)

@@ -50,7 +50,7 @@ class WindowResult:
         return {name: total / n for name, (total, n) in self.part_sums.items()}
 
 
-def united(some: PartSums, others: PartSums) -> PartSums:
+def add_part_sums(some: PartSums, others: PartSums) -> PartSums:
     """Return the sums of both by name; they stay as they are: who kept them goes back.
 
     On CUDA one kernel for each part, and no read.

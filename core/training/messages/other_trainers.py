@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from training.errors import did_you_mean
 
-__all__ = ["NAMES", "tells_names"]
+__all__ = ["NAMES", "suggests_arguments"]
 
 _OPTIMIZER = "that of optimizer=..., which you build, as torch.optim.AdamW"
 _LOADER = "the {0} of the DataLoader that is train_dataloader=..."
@@ -46,7 +46,7 @@ NAMES: Final[Mapping[str, str]] = {
 }
 
 
-def tells_names(init: Callable[..., None]) -> Callable[..., None]:
+def suggests_arguments(init: Callable[..., None]) -> Callable[..., None]:
     """Let a constructor say which of its arguments one that it does not have may mean.
 
     Its signature stays: editors and ``help()`` show what it takes, and nothing else.

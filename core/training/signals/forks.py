@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from training.signals.sigaction import Former
+    from training.signals.sigaction import PreviousHandler
 
 #: What stood for SIGTERM before each run that is on, the innermost last.
-_replaced: list[Former] = []
+_replaced: list[PreviousHandler] = []
 _forking = threading.local()
 
 
 @contextmanager
-def given_back_in_forks(former: Former | None) -> Iterator[None]:
+def restored_in_forks(former: PreviousHandler | None) -> Iterator[None]:
     """Put ``former`` back in each process that is forked inside the block."""
     if former is None:
         yield

@@ -11,12 +11,12 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from training.errors import TrainbusError
-from training.signals.forks import given_back_in_forks
+from training.signals.forks import restored_in_forks
 from training.signals.heard import HANGING_UP, HEARD, SAVING, STOPPING
 from training.signals.holding import was_noted
 
 if TYPE_CHECKING:
-    from training.signals.sigaction import Former
+    from training.signals.sigaction import PreviousHandler
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def handled(
     if not are_delivered():
         yield
         return
-    former: dict[int, Former] = {}
+    former: dict[int, PreviousHandler] = {}
     heard: list[signal.Signals] = []
 
     def chain(number: int, frame: FrameType | None) -> None:
@@ -109,7 +109,7 @@ def handled(
     handlers = {**dict.fromkeys(STOPPING, stop), **dict.fromkeys(SAVING, usr1)}
     try:
         _install(handlers, former, gives_way=save)
-        with given_back_in_forks(former.get(signal.SIGTERM)):
+        with restored_in_forks(former.get(signal.SIGTERM)):
             yield
     finally:
         # No signal that still comes is a second one, which would raise and leave
@@ -121,17 +121,17 @@ def handled(
 
 def _install(
     handlers: Mapping[signal.Signals, Handler],
-    former: dict[int, Former],
+    former: dict[int, PreviousHandler],
     gives_way: Handler,
 ) -> None:
     """Install ``handlers``, and put into ``former`` at once what each has replaced."""
     # Here, since it loads ctypes: 5 ms that a command without a run need not pay.
-    from training.signals.sigaction import Former, is_ignored
+    from training.signals.sigaction import PreviousHandler, is_ignored
 
     for number, handler in handlers.items():
         if is_ignored(number):
             continue
-        former[number] = Former(number, handler)
+        former[number] = PreviousHandler(number, handler)
         if former[number].is_below_python and handler is gives_way:
             former.pop(number).put_back()
             log.warning(

@@ -10,10 +10,10 @@ from types import FrameType
 
 from training.signals.heard import SAVING
 
-__all__ = ["Holding", "held", "was_noted"]
+__all__ = ["DeferredSignalHandler", "held", "was_noted"]
 
 
-class Holding:
+class DeferredSignalHandler:
     """A handler that notes a signal which would else end the process.
 
     ``handled`` takes it for a signal that came as the run began.
@@ -56,16 +56,16 @@ class Holding:
 
 def was_noted(handler: object, number: int) -> bool:
     """Whether the former handler noted the signal while the run was made."""
-    return isinstance(handler, Holding) and handler.take(number)
+    return isinstance(handler, DeferredSignalHandler) and handler.take(number)
 
 
 @contextmanager
-def held() -> Iterator[Holding]:
+def held() -> Iterator[DeferredSignalHandler]:
     """Keep SIGUSR1 inside the block from ending the process before a run hears it.
 
     Outside the main thread Python lets nobody install a handler, and it does.
     """
-    holding = Holding()
+    holding = DeferredSignalHandler()
     if threading.current_thread() is threading.main_thread():
         holding.hold()
     try:

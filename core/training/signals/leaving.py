@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
-from training.signals.forks import given_back_in_forks
+from training.signals.forks import restored_in_forks
 from training.signals.handlers import are_delivered, interruption
 from training.signals.heard import HANGING_UP, STOPPING
-from training.signals.sigaction import Former, is_free
+from training.signals.sigaction import PreviousHandler, is_free
 
 __all__ = ["leaving"]
 
@@ -40,13 +40,13 @@ def leaving() -> Iterator[None]:
 
     with ExitStack() as stack:
         for number in filter(is_free, STOPPING if are_delivered() else ()):
-            former = Former(number, leave)
+            former = PreviousHandler(number, leave)
             stack.callback(_put_back, former)
             if number == signal.SIGTERM:
-                stack.enter_context(given_back_in_forks(former))
+                stack.enter_context(restored_in_forks(former))
         yield
 
 
-def _put_back(former: Former) -> None:
+def _put_back(former: PreviousHandler) -> None:
     if former.is_replaced:  # else another came, which is not ours to take away
         former.put_back()

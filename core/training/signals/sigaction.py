@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Former", "address_of", "is_free", "is_ignored"]
+__all__ = ["PreviousHandler", "address_of", "is_free", "is_ignored"]
 
 #: Bytes that hold a ``struct sigaction`` of any system; glibc's has 152.
 _SIZE = 1024
@@ -21,7 +21,7 @@ _SIZE = 1024
 _IGNORED = 1
 
 
-class Former:
+class PreviousHandler:
     """What stood for a signal before ``handler`` was installed; installs it.
 
     Attributes:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from training.bus.registration import checked_name
 from training.testing.runs import tiny_trainer
-from training.testing.toys import Timeless, tiny_batches
+from training.testing.toys import FixedDuration, tiny_batches
 from training.trainer import Trainer
 
 
@@ -46,7 +46,7 @@ class Case:
                     plugin.failure = "fatal"
         options = {**self.options, **changes}
         return tiny_trainer(
-            Timeless(), *plugins, save_dir=self.folder / name, **options
+            FixedDuration(), *plugins, save_dir=self.folder / name, **options
         )
 
     def shuffled(self, num_batches: int = 4) -> Case:

@@ -11,7 +11,7 @@ from training.messages.error_texts import error_text, notes_of
 CaseT = TypeVar("CaseT")
 
 
-def told_of(error: BaseException) -> str:
+def error_with_notes(error: BaseException) -> str:
     """Return an error with its notes, which say whose it is, in one line."""
     return f"{error_text(error)} {'; '.join(notes_of(error))}".strip()
 
@@ -45,7 +45,7 @@ def findings_of(
             problems += [f"{name}: {problem}" for problem in check(case_of(name))]
         except Exception as error:
             cause = cause or error
-            told = told_of(error)
+            told = error_with_notes(error)
             if told not in errors:
                 problems.append(f"{name}: {told}")
             errors.add(told)

@@ -25,7 +25,7 @@ from training.discovery.installed import installed
 from training.errors import ConfigError, MetricError, PluginError
 from training.hardware.launch import number_started
 from training.testing.case import Case
-from training.testing.checking import told_of
+from training.testing.checking import error_with_notes
 from training.testing.seen_by_rank import SeenByRank
 
 #: What divides a run.
@@ -182,7 +182,7 @@ def _be_rank(
             error = raised
             traceback.print_exception(raised)
         refuses = is_refusal(error, seen.trainer)
-        seen.tell("" if error is None else told_of(error), refuses)
+        seen.tell("" if error is None else error_with_notes(error), refuses)
         code = 0
     finally:
         sys.stdout.flush()

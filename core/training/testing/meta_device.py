@@ -58,7 +58,7 @@ class _Meta(Strategy):
 
 
 @contextmanager
-def standing_in_for_cuda(note: Note) -> Iterator[None]:
+def meta_device_as_cuda(note: Note) -> Iterator[None]:
     """Let the meta device be used as CUDA would be, and tell of every wait.
 
     Optimizers have to be built inside, with their parameters on the device.

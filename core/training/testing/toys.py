@@ -58,7 +58,7 @@ class FreshBatches(list[Any]):
         return map(copy.deepcopy, super().__iter__())
 
 
-class Timeless(BuiltIn):
+class FixedDuration(BuiltIn):
     """Gives all epochs one duration: runs are compared, with what plugins make of it.
 
     A plugin may keep a row, or how long that is once written; and divide by it.

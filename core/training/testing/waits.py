@@ -19,7 +19,7 @@ from training.bus.meter import Meter
 from training.loop.deferred_window import NotedWindow
 from training.loop.loop import Loop
 from training.messages.error_texts import add_note
-from training.testing.meta_device import META, OnMeta, standing_in_for_cuda
+from training.testing.meta_device import META, OnMeta, meta_device_as_cuda
 from training.testing.runs import tiny_trainer
 from training.testing.toys import TinyModel, tiny_batches
 from training.view import TrainerView
@@ -171,7 +171,7 @@ def waits_of(
     accumulation = options.get("gradient_accumulation_steps", 1)
     num_batches = (last + 2) * accumulation
     listens = _Listens(last=last)
-    with standing_in_for_cuda(listens.note):
+    with meta_device_as_cuda(listens.note):
         model: nn.Module = (options.pop("model", None) or TinyModel()).to(META)
         make = make_optimizer or _fused_adamw
         ends = _Ends(last)

@@ -185,7 +185,7 @@ class DividedWindow(Window):
         own = [self._weight_sum, float(self._loss_sum), float(self._bad_loss)]
         own.append(float(not self._part_sums.keys() <= set(self._names)))
         asking, buffers = self._strategy.asking, self._strategy.buffers
-        own += float(asking is None or asking.may_ask), float(listens)
+        own += float(asking is None or asking.may_request), float(listens)
         own.append(float(buffers.have_news()))
         sums = self._group.sum([*own, *self._sums_of_parts()], "of a window")
         weight, loss, num_bad, num_new, num_asking, num_listening, num_moving = sums[

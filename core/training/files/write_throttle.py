@@ -10,7 +10,7 @@ from contextlib import contextmanager
 SHARE = 0.05
 
 
-class Pace:
+class WriteThrottle:
     """When to write next, by how long the last two times took."""
 
     def __init__(self) -> None:

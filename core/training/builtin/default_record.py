@@ -28,7 +28,7 @@ SETTINGS = (
 )
 
 
-class KeptRecord(RunRecord):
+class DefaultRunRecord(RunRecord):
     """A ``RunRecord`` that nobody asked for: what prevents it does not end a run.
 
     Its ``config.yaml`` holds the trainer's settings under the names that they have in a

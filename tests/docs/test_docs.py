@@ -17,7 +17,8 @@ from training.discovery.parts import find_part
 from training.discovery.signature import fitted
 from training.layout import LAYOUT
 
-PAGES = ("checkpoint-format.md", "resuming.md", "train-your-own-data.md")
+EXAMPLES = "examples-in-python.md"
+PAGES = ("checkpoint-format.md", EXAMPLES, "resuming.md", "train-your-own-data.md")
 MOVING = "from-lightning-and-transformers.md"
 
 

@@ -101,7 +101,7 @@ class Trainer:
             ``save_dir``) are on unless ``"no:NAME"`` or another of the name is passed.
         processor: turns what rows hold into inputs and back; carried for plugins.
         recipe: task, family, processor of a configuration; carried for plugins.
-        metadata: JSON values that every checkpoint carries.
+        metadata: JSON values that every checkpoint and the run's record carry.
         nonfinite: ``"stop"`` raises on a NaN or infinite loss or gradient, ``"skip"``
             drops that window; the weights stay untouched either way.
         stop_on_sigusr1: SIGUSR1 ends the run as SIGTERM does; else it only saves.

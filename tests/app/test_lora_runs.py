@@ -14,7 +14,12 @@ from chats import chat
 from trainbus_data.captioning.task import Captioning
 from trainbus_data.images.picture import Picture
 from trainbus_data.vqa.synthetic import write_shapes
-from training import CheckpointError, ConfigError, create_trainer_from_config
+from training import (
+    CheckpointError,
+    ConfigError,
+    Trainer,
+    create_trainer_from_config,
+)
 from training.app.cli import main
 from training.checkpoint_io import read_checkpoint, write_checkpoint
 
@@ -182,6 +187,30 @@ def test_a_file_of_weights_is_not_made_of_adapters(
 ) -> None:
     assert main(["export", str(trained), str(tmp_path / "a.safetensors")]) != 0
     assert "holds trained weights alone" in capsys.readouterr().err
+
+
+@needs_peft
+def test_a_file_of_adapters_of_ones_own_says_that_they_are_not_merged(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    model: Any = get_peft_model(base, LoraConfig(target_modules=["0"], r=2))
+    trainer = Trainer(
+        model,
+        [(torch.ones(2, 4), torch.ones(2, 2))],
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss_fn=torch.nn.functional.mse_loss,
+    )
+    file, out = trainer.save_checkpoint(tmp_path / "a.pt"), tmp_path / "w.safetensors"
+    assert main(["export", str(file), str(out)]) == 0
+    assert "w.safetensors has adapters beside the weights" in caplog.text
+    assert "model.merge_and_unload().save_pretrained(FOLDER)" in caplog.text
+    assert main(["export", "--adapter", str(file), str(tmp_path / "folder")]) == 4
+    assert "model.merge_and_unload()" in capsys.readouterr().err
 
 
 @needs_peft

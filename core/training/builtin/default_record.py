@@ -32,7 +32,8 @@ class DefaultRunRecord(RunRecord):
     """A ``RunRecord`` that nobody asked for: what prevents it does not end a run.
 
     Its ``config.yaml`` holds the trainer's settings under the names that they have in a
-    configuration; no run can be started from it.
+    configuration, and the trainer's ``metadata``, which tells what the trainer cannot
+    see; no run can be started from it.
     """
 
     failure = "isolate"
@@ -88,6 +89,7 @@ def _configuration(trainer: Checkpointable) -> dict[str, Any]:
             "optimizer": _optimizer(trainer.optimizer),
         },
         "plugins": list(trainer.plugins),
+        "metadata": trainer.metadata or None,
     }
     return {key: _said(value) for key, value in settings.items() if value is not None}
 

@@ -223,7 +223,9 @@ def _told_of_others(run: Checkpointable) -> set[Tensor]:
     others = {at: each for at, each in found.items() if each.param_groups is not own}
     # A plugin that has one is trusted to keep its state.
     plugins = [getattr(each, "__dict__", {}) for each in run.plugins.values()]
-    kept = {id(part) for attributes in plugins for part in attributes.values()}
+    parts = [part for attributes in plugins for part in attributes.values()]
+    held = [part for part in parts if isinstance(part, torch.optim.Optimizer)]
+    kept = {id(each) for each in held}
     if unsaved := [at for at, each in others.items() if id(each) not in kept]:
         log.warning(
             "beside the run's optimizer the loss or the model has %s, whose state no "
@@ -232,7 +234,8 @@ def _told_of_others(run: Checkpointable) -> set[Tensor]:
             "state_dict(), load_state_dict() and alters_training = True",
             some(unsaved),
         )
-    groups = [group for each in others.values() for group in each.param_groups]
+    stepped = (*others.values(), *held)
+    groups = [group for each in stepped for group in each.param_groups]
     return {parameter for group in groups for parameter in group["params"]}
 
 

@@ -9,7 +9,13 @@ from typing import Any, Final
 
 from training.errors import did_you_mean
 
-__all__ = ["NAMES", "suggests_arguments"]
+__all__ = ["NAMES", "SECOND_OPTIMIZER", "suggests_arguments"]
+
+#: The way out for who has several optimizers.
+SECOND_OPTIMIZER: Final = (
+    "let step_fn step another one, and a callback keep its state "
+    "(docs/examples-in-python.md, a GAN)"
+)
 
 _OPTIMIZER = "that of optimizer=..., which you build, as torch.optim.AdamW"
 _LOADER = "the {0} of the DataLoader that is train_dataloader=..."
@@ -43,6 +49,7 @@ NAMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("learning_rate", "lr", "weight_decay"), _OPTIMIZER),
     "batch_size": _LOADER.format("batch_size"),
     **dict.fromkeys(("criterion", "loss"), "loss_fn=..."),
+    "optimizers": f"optimizer=..., which is one; {SECOND_OPTIMIZER}",
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from training.errors import ConfigError
+from training.messages.other_trainers import SECOND_OPTIMIZER
 from training.modules.plain_names import is_expanded
 from training.plain import plain
 
@@ -44,7 +45,8 @@ def checked_optimizer(optimizer: Any, precision: str) -> torch.optim.Optimizer:
         if isinstance(optimizer, (list, tuple)):
             raise ConfigError(
                 f"optimizer is a {type(optimizer).__name__} of {len(optimizer)}; pass "
-                "one, with a group of parameters for each part of the model"
+                "one, with a group for each part of the model where one loss trains "
+                f"all, else {SECOND_OPTIMIZER}"
             )
         raise ConfigError(
             f"optimizer is {optimizer!r:.80}; pass a torch optimizer, such as "

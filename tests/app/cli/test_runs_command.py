@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from toy import Regression, regression_batches
 
+from training import Trainer
 from training.app.cli import main
 from training.app.cli.record_arguments import SORTED_BY
 from training.app.cli.runs import SORTS
@@ -112,8 +115,57 @@ def test_json_says_the_same_and_more(
         "stopped_by": "early_stopping",
         "why": "enough",
         "starts": None,
+        "config": {"seed": 0, "training": {"lr": 0.1}, "plugins": ["csv"]},
         "complaints": [],
     }
+
+
+def test_settings_in_which_the_listed_runs_differ_are_columns(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, a, b, c, *_ = told(capsys, "--settings")[1].split("\n")
+    assert head.split("stopped by")[1].split() == ["training.lr", "plugins.ema.decay"]
+    assert a.split()[-2:] == ["0.2", "0.9"]
+    assert b.split()[-2:] == ["0.1", "-"]
+    assert c.split()[-2:] == ["?", "?"]
+    assert "training.lr" not in told(capsys)[1]
+
+
+def test_what_a_trainer_cannot_see_is_compared_as_its_metadata(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv(
+        "TRAINBUS_DEFAULTS"
+    )  # a trainer keeps a record unless it is told not to
+    for name, dropout in (("a", 0.0), ("b", 0.5)):
+        model = Regression(dropout)
+        Trainer(
+            model,
+            regression_batches(),
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            save_dir=tmp_path / name,
+            metadata={"dropout": dropout},
+        ).train()
+    capsys.readouterr()
+    head, *lines = told(capsys, str(tmp_path), "--settings")[1].splitlines()
+    assert head.split()[-1] == "metadata.dropout"
+    assert "save_dir" not in head  # which the first column says
+    assert [line.split()[-1] for line in lines] == ["0.0", "0.5"]
+    found = json.loads(told(capsys, str(tmp_path), "--json")[1])
+    assert [run["config"]["metadata"]["dropout"] for run in found] == [0.0, 0.5]
+    _, out, _ = told(capsys, "diff", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert ["metadata.dropout", "0.0", "0.5"] in [x.split() for x in out.split("\n")]
+
+
+def test_a_setting_that_json_cannot_say_is_told_all_the_same(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "{since: 2026-01-02, rate: .nan}"
+    (place / "runs/b/config.yaml").write_text(text)
+    (run,) = json.loads(told(capsys, "runs/b", "--json")[1])
+    assert run["config"] == {"since": "2026-01-02", "rate": None}
 
 
 def test_two_runs_are_compared_by_settings_that_differ_and_by_results(
@@ -164,6 +216,7 @@ def test_settings_that_cannot_be_read_are_said_to_be_unknown(
         (("diff", "runs/a", "runs"), "'runs' holds no record of a run"),
         (("gone",), "'gone' is no folder"),
         (("diff", "runs/a", "runs/b", "--sort", "best"), "--sort is of no use"),
+        (("diff", "runs/a", "runs/b", "--settings"), "--settings is of no use"),
     ],
 )
 def test_what_cannot_be_done_is_said(

@@ -106,10 +106,11 @@ def test_r9_an_optimizer_that_is_in_no_checkpoint_is_told_of_with_its_place(
     assert caplog.text.count(f"has {name}, {SENTENCE}") == 1
 
 
+@pytest.mark.parametrize("place", ["a closure", "a callback"])
 def test_r9_what_another_optimizer_steps_is_not_said_to_stay_as_it_is(
-    caplog: pytest.LogCaptureFixture,
+    place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make("a closure").train()
+    make(place).train()
     assert "stay as they are" not in caplog.text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,8 @@ from training.files.named_paths import named_path
 
 __all__ = ["export"]
 
+log = logging.getLogger(__name__)
+
 SUFFIX = ".safetensors"
 #: Of a checkpoint in one file.
 WHOLE = ".pt"
@@ -22,6 +25,14 @@ FILES = (
     *(SUFFIX, ".safetensor", WHOLE, ".pth", ".bin", ".ckpt", ".onnx", ".gguf"),
     *(".npz", ".npy", ".h5", ".pkl", ".zip"),
 )
+#: How weights of a model that Python built come to where others read them.
+IN_PYTHON = (
+    "build the model as for training, give it these with trainer.load_checkpoint(FILE, "
+    "weights_only=True), and save it with its save_pretrained, adapters of peft "
+    "merged into it by model.merge_and_unload().save_pretrained(FOLDER)"
+)
+#: In names of weights whose layer an adapter is beside, as peft has it.
+ADAPTED = ".base_layer."
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -51,9 +62,7 @@ def export(arguments: argparse.Namespace) -> None:
     if not is_whole(state) and SavedModel.of(state, arguments.checkpoint) is None:
         raise CheckpointError(
             f"{arguments.checkpoint!r} holds trained weights alone and does not say "
-            "how its model was made, so nothing can be exported; build the model as "
-            "for training, give it these with trainer.load_checkpoint(FILE, "
-            "weights_only=True), and save it with its save_pretrained, or with "
+            f"how its model was made, so nothing can be exported; {IN_PYTHON}, or with "
             "trainer.save_checkpoint(NEW) for an export of NEW"
         )
     if out.suffix == SUFFIX and not arguments.adapter:
@@ -71,6 +80,7 @@ def _write_weights(out: Path, state: Mapping[str, Any], source: str) -> None:
     from safetensors.torch import save
     from torch import Tensor
 
+    from training.app.building.saved_model import SavedModel
     from training.checkpoint.checks.parts import is_dense, shown
     from training.checkpoint.state import warn_of_nonfinite
     from training.files.durable import write_durably
@@ -100,6 +110,14 @@ def _write_weights(out: Path, state: Mapping[str, Any], source: str) -> None:
             "of which some weights are; change their dtype in the model before saving"
         ) from error
     write_durably(out, lambda file: file.write(content))
+    if any(ADAPTED in name for name in weights):
+        is_described = SavedModel.of(state, source) is not None
+        way = "name a folder, in which they are merged"
+        log.warning(
+            "%s has adapters beside the weights that they adapt, not merged into them, "
+            "which only a model with such adapters loads; for one without, %s",
+            *(out, way if is_described else IN_PYTHON),
+        )
 
 
 def _write_pretrained(
@@ -123,7 +141,7 @@ def _write_pretrained(
         raise CheckpointError(
             f"{source!r} does not say how its model was made, so there is no folder to "
             f"write for from_pretrained; name a file instead{without}: "
-            f"{str(out).removesuffix(SUFFIX)}{SUFFIX}"
+            f"{str(out).removesuffix(SUFFIX)}{SUFFIX}; or {IN_PYTHON}"
         )
     if is_adapter:
         if not saved.description.get("lora"):

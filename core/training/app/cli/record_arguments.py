@@ -30,7 +30,14 @@ def add_runs(commands: Commands[argparse.ArgumentParser]) -> None:
         choices=SORTED_BY,
         help="by name (default), state, best value, epochs, time, or who stopped them",
     )
-    runs.add_argument("--json", action="store_true", help="print JSON")
+    runs.add_argument(
+        "--settings",
+        action="store_true",
+        help="show the settings in which the runs differ, too",
+    )
+    runs.add_argument(
+        "--json", action="store_true", help="print JSON, with the settings of each run"
+    )
 
 
 def add_report(commands: Commands[argparse.ArgumentParser]) -> None:

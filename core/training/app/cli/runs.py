@@ -12,6 +12,7 @@ from training.app.records.comparing import different_settings, results
 from training.app.records.durations import duration
 from training.app.records.run_folder import RunFolder, find_runs, read_run
 from training.errors import ConfigError, did_you_mean
+from training.files.durable import finite
 from training.messages.error_texts import printable
 from training.messages.tables import number, table
 
@@ -38,8 +39,11 @@ def runs(arguments: argparse.Namespace) -> None:
                 f"`trainbus runs diff` compares two runs, not {len(words) - 1}; name "
                 "two folders"
             )
-        if arguments.sort is not None:
-            raise ConfigError("--sort is of no use with `runs diff`; leave it out")
+        for name in ("sort", "settings"):
+            if getattr(arguments, name):
+                raise ConfigError(
+                    f"--{name} is of no use with `runs diff`; leave it out"
+                )
         _compare([read_run(word) for word in words[1:]], arguments.json)
         return
     if len(words) > 1:
@@ -51,16 +55,19 @@ def runs(arguments: argparse.Namespace) -> None:
     if not words and not Path(folder).is_dir():
         folder = "."
     found = sorted(find_runs(folder), key=SORTS[arguments.sort or "name"])
-    _list(found, folder, arguments.json)
-
-
-def _list(found: Sequence[RunFolder], folder: str, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps([_as_json(run) for run in found], indent=2))
+    if arguments.json:
+        print(json.dumps([_as_json(run) for run in found], indent=2, default=str))
         return
+    _list(found, folder, different_settings(found) if arguments.settings else {})
+
+
+def _list(
+    found: Sequence[RunFolder], folder: str, settings: dict[str, list[str]]
+) -> None:
     if not found:
         print(f"{printable(folder)}: no run was recorded here")
         return
+    settings.pop("training.save_dir", None)  # the path says it
     rows = [
         [
             printable(str(run.path)),
@@ -69,11 +76,13 @@ def _list(found: Sequence[RunFolder], folder: str, as_json: bool) -> None:
             str(run.epochs),
             duration(run.seconds),
             printable(run.stopped_by),
+            *(printable(values[place]) for values in settings.values()),
         ]
-        for run in found
+        for place, run in enumerate(found)
     ]
     head = ["run", "state", "best", "epochs", "time", "stopped by"]
-    print("\n".join(table(head, rows, "<<<>><")))
+    titles = [*head, *map(printable, settings)]
+    print("\n".join(table(titles, rows, "<<<>><")))
     for line in _complaints(found):
         print(line)
 
@@ -93,7 +102,7 @@ def _compare(pair: Sequence[RunFolder], as_json: bool) -> None:
             "settings": None if unknown else settings,  # that differ
             "results": numbers,
         }
-        print(json.dumps(told, indent=2))
+        print(json.dumps(told, indent=2, default=str))
         return
     shown = {name: list(map(number, values)) for name, values in numbers.items()}
     names = [printable(str(run.path)) for run in pair]
@@ -130,6 +139,7 @@ def _as_json(run: RunFolder) -> dict[str, Any]:
         "stopped_by": run.stopped_by or None,
         "why": run.why or None,
         "starts": len(run.starts) or None,
+        "config": finite(run.config) or None,
         "complaints": run.complaints,
     }
 

@@ -38,7 +38,7 @@ def different_settings(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
 
     A run whose configuration cannot be read is compared with none.
     """
-    settings = [dict(flat(run.config)) for run in runs]
+    settings = [dict(flat(run.config)) if run.config else {} for run in runs]
     keys = dict.fromkeys(key for each in settings for key in each)
     found = {
         key: [each.get(key, ABSENT) if each else UNKNOWN for each in settings]

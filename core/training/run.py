@@ -353,7 +353,7 @@ class Run:
         )
         if self.bus.on_train_begin is not None:
             self.bus.on_train_begin(trainer, self.resumption is not None)
-        if self._is_done() and not self.loop.owes_row():
+        if self._is_done() and not state.owes_row(trainer.max_steps):
             log.warning(
                 "nothing to train: %d epochs, %d steps were already done; raise "
                 "num_epochs or max_steps to go on",

@@ -75,7 +75,7 @@ class Loop:
         """Run until the plan is done or a request ends it."""
         trainer, requests = self.trainer, self.state.requests
         requests.agree()
-        if self.owes_row():
+        if self.state.owes_row(trainer.max_steps):
             self._run_epoch()
         elif trainer.is_stopping:  # it trains nothing: what it saves is what was loaded
             self._catch_up()
@@ -90,13 +90,6 @@ class Loop:
                 self._save_if_asked()
             except Abandoned:
                 self._announce_checkpoint("stop")
-
-    def owes_row(self) -> bool:
-        """Whether a signal ended the run before the evaluation at ``max_steps``."""
-        at, limit = self.state.progress, self.trainer.max_steps
-        is_inside = at.batch > 0 and self.state.requests.stop is None
-        is_told = any(row["step"] == at.step for row in self.state.history[-1:])
-        return is_inside and not is_told and at.step == limit
 
     def _run_epoch(self) -> None:
         """Run the epoch, or its remainder; stop inside it only at a boundary."""

@@ -35,7 +35,7 @@ from training.modules.train_mode import keep_frozen
 from training.planned.length import RunLength, num_batches
 from training.signals.handlers import handled, interruption
 from training.signals.shield import shielded
-from training.teardown import tear_down
+from training.teardown import note_batches, tear_down
 from training.weighing.untouched import undrawn
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class Run:
             except BaseException as error:
                 at = self.state.progress.step
                 failure = noted(error, self.bus.made, at, self._users)
+                note_batches(failure, self.loop, self.watched)
             self.seconds = time.perf_counter() - started
             is_kept = requests.failure is not None  # let go of in tearing down
             failure = tear_down(trainer, failure, self.watched)

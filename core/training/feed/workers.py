@@ -22,6 +22,9 @@ _CAUGHT = re.compile(r"in DataLoader worker process \d")
 _PINS = re.compile(r"Pin memory thread exited")
 _LATE = re.compile(r"DataLoader timed out after ([\d.]+) seconds")
 
+#: Batches whose indices are remembered: a device tells of a bad loss some steps late.
+KEPT = 66
+
 
 class Issued(Sampler[Any]):
     """Yields what ``indices`` yields and remembers the latest.
@@ -36,7 +39,7 @@ class Issued(Sampler[Any]):
         self.count = 0  # in this pass, so far
         # Its workers ask for indices this far ahead of the batch that is here.
         under_way = loader.num_workers * (loader.prefetch_factor or 0)
-        self._recent: deque[Any] = deque(maxlen=under_way + 2)
+        self._recent: deque[Any] = deque(maxlen=under_way + KEPT)
 
     def __len__(self) -> int:
         return len(self.indices)  # type: ignore[arg-type]
@@ -113,6 +116,15 @@ class Watched:
         self._number += 1
         return batch
 
+    def place(self, number: int) -> str:
+        """Return which batch of the epoch ``number`` is, with its samples if known."""
+        place = f"batch {number} of the epoch"
+        indices = self._issued.at(number)
+        if indices is not None:
+            text = text_of(indices)
+            place += f", samples {text if len(text) <= 80 else text[:70] + '...'}"
+        return place
+
     def loss(self, error: BaseException) -> DataError | None:
         """Return what to raise if ``error`` says that one of our workers is lost."""
         text = text_of(error)
@@ -148,11 +160,7 @@ class Watched:
             self._batches = iter(())
 
     def _place(self) -> str:
-        place = f"batch {self._number} of the epoch"
-        indices = self._issued.at(self._number)
-        if indices is not None:
-            text = str(indices)
-            place += f", samples {text if len(text) <= 80 else text[:70] + '...'}"
+        place = self.place(self._number)
         if self._num_workers:
             # torch asks its workers in turn, from the first one in each iteration.
             worker = (self._number - self._skipped) % self._num_workers

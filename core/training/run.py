@@ -30,7 +30,7 @@ from training.loop.loop import Loop
 from training.loop.make_window import choose_window, made_window, shared_window
 from training.loop.metrics import owners_of
 from training.loop.requests import Abandoned
-from training.messages.error_texts import add_note
+from training.messages.error_texts import tell
 from training.modules.train_mode import keep_frozen
 from training.planned.length import RunLength, num_batches
 from training.signals.handlers import handled, interruption
@@ -131,7 +131,7 @@ class Run:
             failure = interruption(requests.heard)  # it came in closing
         if failure is not None:
             if (is_kept or requests.heard is not None) and trainer.is_main:
-                add_note(failure, way_on(trainer))
+                tell(failure, way_on(trainer))
             raise failure
 
     def go_on_from(self, resumption: Resumption) -> Run:

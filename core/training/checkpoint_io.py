@@ -8,6 +8,7 @@ digests of all others, have been checked.
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -261,6 +262,11 @@ def _verify_records(file: BinaryIO, path: Path) -> None:
             "by this trainer can be resumed"
         ) from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        if (named := _named_in(file)) is not None:
+            raise UnreadableError(
+                f"{str(path)!r} is a list of checkpoints, and none itself; give the "
+                f"file that it names, {str(path.parent / named)!r}"
+            ) from error
         raise UnreadableError(
             f"{str(path)!r} is no complete checkpoint ({error}); use an earlier one"
         ) from error
@@ -273,3 +279,18 @@ def _verify_records(file: BinaryIO, path: Path) -> None:
             f"checkpoint {str(path)!r} is damaged: record {broken!r} fails its CRC32; "
             "use an earlier one"
         )
+
+
+def _named_in(file: BinaryIO) -> str | None:
+    """Return the newest that a list of checkpoints names; None for any other file."""
+    file.seek(0)
+    if file.read(1) != b"{":
+        return None
+    file.seek(0)
+    try:
+        listed = json.load(file)
+    except ValueError:
+        return None
+    # Of what the plugin checkpointing writes: a pointer to one file, or the whole list.
+    name = listed.get("file", listed.get("last"))
+    return name if isinstance(name, str) else None

@@ -30,12 +30,12 @@ from training.loop.loop import Loop
 from training.loop.make_window import choose_window, made_window, shared_window
 from training.loop.metrics import owners_of
 from training.loop.requests import Abandoned
-from training.messages.error_texts import add_note
+from training.messages.error_texts import tell
 from training.modules.train_mode import keep_frozen
 from training.planned.length import RunLength, num_batches
 from training.signals.handlers import handled, interruption
 from training.signals.shield import shielded
-from training.teardown import tear_down
+from training.teardown import note_batches, tear_down
 from training.weighing.untouched import undrawn
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class Run:
             except BaseException as error:
                 at = self.state.progress.step
                 failure = noted(error, self.bus.made, at, self._users)
+                note_batches(failure, self.loop, self.watched)
             self.seconds = time.perf_counter() - started
             is_kept = requests.failure is not None  # let go of in tearing down
             failure = tear_down(trainer, failure, self.watched)
@@ -130,7 +131,7 @@ class Run:
             failure = interruption(requests.heard)  # it came in closing
         if failure is not None:
             if (is_kept or requests.heard is not None) and trainer.is_main:
-                add_note(failure, resume_hint(trainer))
+                tell(failure, resume_hint(trainer))
             raise failure
 
     def resume_from(self, resumption: Resumption) -> Run:
@@ -353,7 +354,7 @@ class Run:
         )
         if self.bus.on_train_begin is not None:
             self.bus.on_train_begin(trainer, self.resumption is not None)
-        if self._is_done() and not self.loop.has_pending_row():
+        if self._is_done() and not state.has_pending_row(trainer.max_steps):
             log.warning(
                 "nothing to train: %d epochs, %d steps were already done; raise "
                 "num_epochs or max_steps to go on",

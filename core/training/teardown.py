@@ -4,14 +4,51 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
+from training.errors import NonFiniteError
 from training.messages.error_texts import add_note, repr_of
 from training.signals.handlers import signal_of
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
     from training.feed.workers import Watched
+    from training.loop.loop import Loop
 
-__all__ = ["tear_down"]
+__all__ = ["note_batches", "tear_down"]
+
+#: Batches of a window that are told one by one.
+MOST_TOLD = 4
+
+
+def note_batches(
+    error: BaseException, loop: Loop | None, watched: Watched | None
+) -> None:
+    """Note on ``error`` the step, and the batches, whose computing raised it.
+
+    Args:
+        error: ends the run. It stays as it is where no batch was being computed and no
+            value is not finite, and where memory was short: ``memory_advice`` explains.
+        loop: of the run, if it has begun.
+        watched: its batches, where they come from indices.
+    """
+    if loop is None or isinstance(error, torch.OutOfMemoryError):
+        return
+    at, failed = loop.state.progress, loop.failed_batch
+    if failed is not None:
+        numbers = range(failed, failed + 1)
+    elif isinstance(error, NonFiniteError):  # the counters are from before the window
+        end = at.batch + loop.trainer.gradient_accumulation_steps
+        numbers = range(at.batch, min(end, loop.trainer.batches_per_epoch or end))
+    else:
+        return
+    places = [
+        f"batch {number} of the epoch" if watched is None else watched.place(number)
+        for number in numbers
+    ]
+    if len(places) > MOST_TOLD:
+        places = [f"batches {numbers[0]} to {numbers[-1]} of the epoch"]
+    add_note(error, f"in step {at.step + 1}: {'; '.join(places)}")
 
 
 def tear_down(

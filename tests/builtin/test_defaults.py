@@ -168,6 +168,25 @@ def test_ctrl_c_says_the_line_that_goes_on_and_it_does() -> None:
     assert (trainer.resumed_from, trainer.epoch) == (Path(LAST), 2)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_exits_says_once_the_line_that_goes_on(
+    number: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Ends(Callback):
+        def on_step_end(self, trainer: Any) -> None:
+            if trainer.step == 2:
+                signal.raise_signal(number)
+
+    with pytest.raises(SystemExit) as caught:
+        make_trainer(None, None, Ends(), num_epochs=2, plugins=[KEEPS]).train()
+    assert caught.value.code == 128 + number
+    told = [each for each in caplog.messages if "go on with the same options" in each]
+    at = f"{number.name} received at epoch 0, step 2; the newest checkpoint is {LAST}; "
+    way = f"go on with the same options and: trainer.train(resume={LAST!r})"
+    assert told == [at + way]
+    assert not hasattr(caught.value, "__notes__")  # Python prints none of an exit
+
+
 def test_ctrl_c_says_that_there_is_nothing_to_go_on_from() -> None:
     assert "there is no checkpoint to go on from" in interrupted()
 

@@ -14,6 +14,7 @@ import torch
 
 from training import CheckpointError
 from training.checkpoint_io import (
+    UnreadableError,
     read_checkpoint,
     write_checkpoint,
     write_durably,
@@ -154,3 +155,25 @@ def test_json_for_people_has_a_line_for_each_entry_and_each_row(tmp_path: Path) 
         '  "of": [1, 2]',
         "}",
     ]
+
+
+@pytest.mark.parametrize("listed", [{"file": "a.pt", "step": 3}, {"last": "a.pt"}])
+def test_a_list_of_checkpoints_is_told_as_one_with_the_file_that_it_names(
+    listed: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "last.json"
+    path.write_text(json.dumps(listed), encoding="utf-8")
+    with pytest.raises(UnreadableError) as caught:
+        read_checkpoint(path)
+    assert str(caught.value) == (
+        f"{str(path)!r} is a list of checkpoints, and none itself; give the file that "
+        f"it names, {str(tmp_path / 'a.pt')!r}"
+    )
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"last": null}', "\x7b\xff"])
+def test_any_other_text_is_no_list_of_checkpoints(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "last.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UnreadableError, match="no complete checkpoint"):
+        read_checkpoint(path)

@@ -61,9 +61,6 @@ def of_loss(returned: Callable[[Tensor], Any]) -> Callable[[Any, Any], Any]:
         ),
         pytest.param(of_loss(lambda loss: None), "is a return missing?", id="None"),
         pytest.param(
-            of_loss(lambda loss: loss.item()), "without .item()", id="a number"
-        ),
-        pytest.param(
             of_loss(lambda loss: loss.detach()),
             "a loss without a gradient",
             id="a loss cut off from the weights",
@@ -101,11 +98,6 @@ def test_a_loss_that_is_none_is_told_with_the_function_that_returned(
         pytest.param(lambda loss: {}, "a mapping of", id="an empty mapping"),
         pytest.param(lambda loss: {"logits": loss}, "'logits' without", id="no slip"),
         pytest.param(lambda loss: {"loss": loss[None]}, "shape (1,)", id="a vector"),
-        pytest.param(
-            lambda loss: {"loss_sum": loss.item(), "weight": 4},
-            "a scalar loss",
-            id="a sum that is a number",
-        ),
         pytest.param(lambda loss: None, "is a return missing?", id="None"),
         pytest.param(lambda loss: (loss, 4), "a tuple of Tensor, int", id="a tuple"),
     ],

@@ -65,7 +65,7 @@ def explain(
         prefix: path of ``value`` in the whole file, such as ``("data",)``.
     """
     sentences: list[str] = []
-    for path, text in mistakes_in(error, value, model):
+    for path, text in mistakes_in(error, value, model, prefix):
         told = f"{dotted((*prefix, *path))}{text}".removeprefix(": ")
         place = origin((*prefix, *path))
         sentences.append(f"{place}: {told}" if place else told)
@@ -73,7 +73,10 @@ def explain(
 
 
 def mistakes_in(
-    error: ValidationError, value: Any, model: type[BaseModel] | None = None
+    error: ValidationError,
+    value: Any,
+    model: type[BaseModel] | None = None,
+    prefix: Key = (),
 ) -> Iterator[tuple[Key, str]]:
     """Yield where each mistake is, and what is to be said behind that place.
 
@@ -83,6 +86,7 @@ def mistakes_in(
         error: what validating ``value`` raised.
         value: what was validated.
         model: its model; names the choices for an unknown key.
+        prefix: path of ``value`` in the whole file.
     """
     found: dict[Key, tuple[Any, list[Any]]] = {}
     for each in error.errors(include_url=False):
@@ -93,7 +97,7 @@ def mistakes_in(
         if kind in _MISSING:
             yield path, " is missing"
         elif kind in _UNKNOWN_KEY:
-            yield path, _unknown_key(str(path[-1]), _model_at(model, path[:-1]))
+            yield path, _unknown_key(path, mistakes[0].get("input"), model, prefix)
         else:
             yield path, _misfit(len(path), given, mistakes)
 
@@ -114,11 +118,42 @@ def _written(value: Any, mistake: Mapping[str, Any]) -> tuple[Key, Any]:
     return location, value
 
 
-def _unknown_key(name: str, model: type[BaseModel] | None) -> str:
+def _unknown_key(
+    path: Key, given: Any, root: type[BaseModel] | None, prefix: Key
+) -> str:
+    name, model = str(path[-1]), _model_at(root, path[:-1])
     known = sorted(model.model_fields) if model is not None else []
     hint = did_you_mean(name, [*known, *getattr(model, "older_keys", ())])
+    elsewhere = [dotted((*prefix, *key)) for key in _places_of(name, given, root)]
+    if elsewhere and not hint:
+        hint = f" (did you mean {' or '.join(elsewhere[:3])}?)"
     listed = f"; known here: {', '.join(known)}" if known else ""
     return f" is not a setting{hint}{listed}"
+
+
+def _places_of(
+    name: str, given: Any, model: type[BaseModel] | None, levels: int = 4
+) -> list[Key]:
+    """Return where ``model`` has a key of that name, which may hold ``given``."""
+    fields = model.model_fields if model is not None else {}
+    sections = {key: _section_in(field.annotation) for key, field in fields.items()}
+    found: list[Key] = [(name,)] if name in fields else []
+    # One key was written below it: that is the setting.
+    if found and isinstance(given, Mapping) and len(given) == 1:
+        inner, (key,) = sections[name], given
+        found = [(name, str(key))] if inner and str(key) in inner.model_fields else []
+    for key, section in sections.items():
+        deeper = _places_of(name, given, section, levels - 1) if levels else []
+        found += [(key, *rest) for rest in deeper]
+    return found
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model of a section, None for a list or a mapping of several."""
+    parts = [annotation, *typing.get_args(annotation)]
+    return next(
+        (p for p in parts if inspect.isclass(p) and issubclass(p, BaseModel)), None
+    )
 
 
 def _misfit(depth: int, value: Any, mistakes: Sequence[Mapping[str, Any]]) -> str:

@@ -21,6 +21,9 @@ from training.messages.error_texts import add_note, text_of
 _LOST = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 _LATE = re.compile(r"DataLoader timed out after ([\d.]+) seconds")
 
+#: Batches whose indices are remembered: a device tells of a bad loss some steps late.
+KEPT = 66
+
 
 class Issued(Sampler[Any]):
     """Yields what ``indices`` yields and remembers the latest.
@@ -35,7 +38,7 @@ class Issued(Sampler[Any]):
         self.count = 0  # in this pass, so far
         # Its workers ask for indices this far ahead of the batch that is here.
         under_way = loader.num_workers * (loader.prefetch_factor or 0)
-        self._recent: deque[Any] = deque(maxlen=under_way + 2)
+        self._recent: deque[Any] = deque(maxlen=under_way + KEPT)
 
     def __len__(self) -> int:
         return len(self.indices)  # type: ignore[arg-type]
@@ -117,6 +120,15 @@ class Watched:
         self._number += 1
         return batch
 
+    def place(self, number: int) -> str:
+        """Return which batch of the epoch ``number`` is, with its samples if known."""
+        place = f"batch {number} of the epoch"
+        indices = self._issued.at(number)
+        if indices is not None:
+            text = text_of(indices)
+            place += f", samples {text if len(text) <= 80 else text[:70] + '...'}"
+        return place
+
     def loss(self, error: BaseException) -> DataError | None:
         """Return what to raise if ``error`` says that one of our workers is lost."""
         text = text_of(error)
@@ -160,11 +172,7 @@ class Watched:
         return any(worker.pid in lost for worker in self._workers)
 
     def _place(self) -> str:
-        place = f"batch {self._number} of the epoch"
-        indices = self._issued.at(self._number)
-        if indices is not None:
-            text = str(indices)
-            place += f", samples {text if len(text) <= 80 else text[:70] + '...'}"
+        place = self.place(self._number)
         if self._num_workers:
             # torch asks its workers in turn, from the first one in each iteration.
             worker = (self._number - self._skipped) % self._num_workers

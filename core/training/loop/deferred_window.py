@@ -62,7 +62,7 @@ class NotedWindow(Window):
             norm = check.clip(self.max_grad_norm)
             check.note(norm)  # that of finite gradients may be infinite
         if not (finite and check.read()):
-            self._refuse("a gradient is NaN or infinite")
+            self._refuse("a loss or gradient is NaN or infinite")
             return self._result(applied=False, nonfinite=True)
         self.optimizer.step()
         return self._result(applied=True, grad_norm=norm)

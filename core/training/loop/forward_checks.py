@@ -90,6 +90,16 @@ def check_loss(
                 "return a mapping or an object with it as 'loss' (transformers: "
                 "return_dict=True), or take it out in a step_fn"
             )
+        place = _place_of(loss, returned)
+        given = loss if place else returned
+        if _is_one_number(given):
+            raise ConfigError(
+                f"{who} returned {place}{_of_kind(given)} (a number, no tensor), "
+                "which has no gradient; return the tensor itself, without .item(), "
+                "float() or .numpy()"
+            )
+        if place:
+            raise ConfigError(f"{who} returned {place}{_of_kind(given)}; {way_out}")
         found, way_out = _described(returned, role, way_out)
         raise ConfigError(f"{who} returned {found} without a scalar loss; {way_out}")
     if loss.dim():
@@ -104,7 +114,8 @@ def check_loss(
         raise ConfigError(f"{who} returned a loss of {loss.dtype}; {way_out}")
     raise ConfigError(
         f"{who} returned a loss without a gradient: it depends on no weight that "
-        "trains; do not detach what it is computed from, nor compute it under no_grad"
+        "trains; do not detach it or what it is computed from, nor compute it under "
+        "no_grad"
     )
 
 
@@ -131,8 +142,8 @@ def checked_part(
         # Detached, not read: no sync, and no graph that stays alive for a log.
         if value.dim() == 0 and not value.is_complex():
             return value.detach()
-    elif isinstance(value, Real) or getattr(value, "ndim", None) == 0:
-        return float(value)  # numpy's scalars, too
+    elif _is_one_number(value):
+        return float(value)
     raise ConfigError(
         f"step_fn ({name_of(step_fn)}) returned {_of_kind(value)} as {name!r}; what "
         "is returned beside the loss is logged: make it a 0-d tensor or a number, or "
@@ -244,14 +255,26 @@ def _described(returned: Any, role: Role, way_out: str) -> tuple[str, str]:
         # No logits are a misspelt loss, near as the words are.
         names = [n for n in returned if isinstance(n, str) and n != "logits"]
         wanted = ("loss", "loss_sum")
-        hint = next(filter(None, (did_you_mean(name, wanted) for name in names)), "")
+        near = (did_you_mean(name, wanted) for name in names if name not in wanted)
+        hint = next(filter(None, near), "")
         return f"a mapping of {_listed(returned)}{hint}", way_out
-    if isinstance(returned, tuple | list):
-        return _of_kind(returned), way_out
-    # The usual slip: the graph is gone with .item().
-    if isinstance(returned, Real):
-        return f"the number {returned}", f"{way_out}, without .item() or float()"
     return _of_kind(returned), way_out
+
+
+def _is_one_number(value: Any) -> bool:
+    """Whether it is a number of Python or numpy, in an array of no dimension or not."""
+    return isinstance(value, Real) or getattr(value, "ndim", None) == 0
+
+
+def _place_of(loss: Any, returned: Any) -> str:
+    """Return ``"'loss' as "`` where what was taken for the loss has that name."""
+    if loss is returned:
+        return ""
+    entries = returned if isinstance(returned, Mapping) else {}
+    if loss is None:  # of one who has none, it is missing
+        return "'loss' as " if "loss" in entries else ""
+    names = (name for name in ("loss", "loss_sum") if entries.get(name) is loss)
+    return f"{next(names, 'loss')!r} as "
 
 
 def _begins_with_number(returned: Any) -> bool:

@@ -49,6 +49,7 @@ class Loop:
         is_evaluating: whether metrics are being measured.
         row_is_due: whether an epoch has been evaluated whose row is still to come.
         is_extra: what ``trainer.is_extra_evaluation`` is; ``TrainerView`` explains it.
+        failed_batch: of the epoch, if computing it raised; else None.
     """
 
     def __init__(
@@ -69,13 +70,14 @@ class Loop:
         self.modes = modes
         self.draws = draws
         self._catch_up, self._end_is_announced = catch_up, True
+        self.failed_batch: int | None = None
         self.is_in_window = self.is_evaluating = self.row_is_due = self.is_extra = False
 
     def run(self) -> None:
         """Run until the plan is done or a request ends it."""
         trainer, requests = self.trainer, self.state.requests
         requests.agree()
-        if self.has_pending_row():
+        if self.state.has_pending_row(trainer.max_steps):
             self._run_epoch()
         elif trainer.is_stopping:  # it trains nothing: what it saves is what was loaded
             self._catch_up()
@@ -90,13 +92,6 @@ class Loop:
                 self._save_if_asked()
             except Abandoned:
                 self._announce_checkpoint("stop")
-
-    def has_pending_row(self) -> bool:
-        """Whether a signal ended the run before the evaluation at ``max_steps``."""
-        at, limit = self.state.progress, self.trainer.max_steps
-        is_inside = at.batch > 0 and self.state.requests.stop is None
-        is_told = any(row["step"] == at.step for row in self.state.history[-1:])
-        return is_inside and not is_told and at.step == limit
 
     def _run_epoch(self) -> None:
         """Run the epoch, or its remainder; stop inside it only at a boundary."""
@@ -149,11 +144,15 @@ class Loop:
                 if requests.stop is not None:
                     return False
             # Now, never before: it may measure, with the weights of this moment.
-            weight = weigher.weigh(host, origin)
-            self.is_in_window = True
-            if bus.on_batch_begin is not None:
-                bus.on_batch_begin(trainer, index, inputs)
-            loss = window.backward(inputs, weight)
+            try:
+                weight = weigher.weigh(host, origin)
+                self.is_in_window = True
+                if bus.on_batch_begin is not None:
+                    bus.on_batch_begin(trainer, index, inputs)
+                loss = window.backward(inputs, weight)
+            except Exception:
+                self.failed_batch = index
+                raise
             if bus.on_batch_end is not None:
                 # Detached: who keeps a log must not keep the graph of its step.
                 logs = {"loss": loss.detach(), **window.parts}

@@ -89,6 +89,13 @@ class RunState:
         for look in self.before_evaluation:
             look()
 
+    def has_pending_row(self, max_steps: int | None) -> bool:
+        """Whether a signal ended the run before the evaluation at ``max_steps``."""
+        at = self.progress
+        is_inside = at.batch > 0 and self.requests.stop is None
+        is_told = any(row["step"] == at.step for row in self.history[-1:])
+        return is_inside and not is_told and at.step == max_steps
+
     @property
     def update(self) -> int:
         """Applied updates; on CUDA this may wait for those that are under way."""

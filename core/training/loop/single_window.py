@@ -39,7 +39,7 @@ class SingleWindow(Window):
             return loss
         value = loss.item()
         if not math.isfinite(value):
-            self._refuse(f"the loss is {value}")
+            self._refuse(f"the loss is {value}", batch)
             self._bad_loss = True
             return loss
         loss.backward()  # type: ignore[no-untyped-call]

@@ -66,14 +66,8 @@ class Verdicts:
                 at.loss_sum, at.weight_sum, at.part_sums = sums
                 # The device's note stays set, so no later attempt has moved a weight.
                 self._unsettled.clear()
+                from training.feed.bad_values import refusal  # in a run that fails
+
                 raise NonFiniteError(refusal("a loss or gradient is NaN or infinite"))
             self._unsettled.popleft()
             self._progress.count(outcome == APPLIED)
-
-
-def refusal(what: str) -> str:
-    """Return the sentence that ends a run over a value that is not finite."""
-    return (
-        f"{what}; the weights were not touched: lower the learning rate, set "
-        "max_grad_norm, or pass nonfinite='skip' to drop such windows"
-    )

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from training.errors import NonFiniteError
 from training.hardware.optimizer_kernels import prepare_momentum
 from training.loop.gradients import GradientCheck
-from training.loop.verdicts import refusal
 from training.loop.window_result import WindowResult, added
 from training.modules.buffers import check_buffers, nonfinite_buffers
 
@@ -113,7 +112,7 @@ class Window:
             return loss
         value = loss.item()
         if not math.isfinite(value):
-            self._refuse(f"the loss is {value}")
+            self._refuse(f"the loss is {value}", batch)
             self._bad_loss = True
             return loss
         self._share_of(loss, weight).backward()  # type: ignore[no-untyped-call]
@@ -251,7 +250,9 @@ class Window:
         sums = self._loss_sum, self._weight_sum, self._part_sums
         return WindowResult(applied, *sums, grad_norm, nonfinite)
 
-    def _refuse(self, what: str) -> None:
+    def _refuse(self, what: str, batch: Any = None) -> None:
         if self.nonfinite == "stop":
-            raise NonFiniteError(refusal(what))
+            from training.feed.bad_values import refusal  # in a run that fails
+
+            raise NonFiniteError(refusal(what, batch))
         check_buffers(self.model, self._infinite_buffers, what)

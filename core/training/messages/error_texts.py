@@ -16,6 +16,7 @@ __all__ = [
     "printable",
     "repr_of",
     "shown",
+    "tell",
     "text_of",
 ]
 
@@ -73,3 +74,11 @@ def add_note(error: BaseException, note: str) -> None:
         BaseException.add_note(error, note)  # the class may have one of its own
     if note not in notes_of(error):
         log.error("%s: %s", type(error).__name__, note)
+
+
+def tell(error: BaseException, note: str) -> None:
+    """Write ``note`` on ``error``, or log it where Python would print neither."""
+    if isinstance(error, SystemExit):  # it ends a process without a word
+        log.warning("%s", note)
+    else:
+        add_note(error, note)

@@ -1,0 +1,78 @@
+"""Say of a loss that is not finite whether its batch was not: looked at only then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.feed.structure import fields_of, has_items
+
+#: Rows, and entries, that are told by number.
+MOST_TOLD = 5
+
+
+def refusal(what: str, batch: Any = None) -> str:
+    """Return the sentence that ends a run over a value that is not finite.
+
+    Args:
+        what: was not finite.
+        batch: what it was computed from, where that is known and still here. All of it
+            is read, so on CUDA the host waits.
+    """
+    try:
+        found = list(_found(batch, "batch"))
+    except Exception:  # of somebody's own type, or one that torch cannot ask for NaN
+        found = []
+    told = [sentence for sentence, _ in found[:MOST_TOLD]]
+    if len(found) > MOST_TOLD:
+        told.append(f"{len(found) - MOST_TOLD} more entries hold some")
+    ways = "lower the learning rate, set max_grad_norm"
+    if batch is None:
+        ways = f"see whether the data hold NaN, {ways}"
+    elif any(is_nan for _, is_nan in found):
+        ways = "mend the data"
+    elif found:
+        ways = f"mend the data, or if that is meant, as in a mask, {ways}"
+    cause = f", and {', '.join(told)}" if told else ""
+    return (
+        f"{what}{cause}; the weights were not touched: {ways}, or pass "
+        "nonfinite='skip' to drop such windows"
+    )
+
+
+def _found(value: Any, place: str, levels: int = 8) -> Iterator[tuple[str, bool]]:
+    """Yield where there are any, as "batch['x'] holds 3 NaN (row 2)", and if NaN."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fc":
+        value = torch.from_numpy(value)
+    if isinstance(value, Tensor):
+        if value.is_floating_point() or value.is_complex():
+            yield from _told(value.detach(), place)
+        return
+    # A mapping is entered by its keys, whatever they are; an object by its attributes.
+    if isinstance(value, Mapping):
+        parts = [(f"{place}[{key!r}]", item) for key, item in value.items()]
+    elif has_items(value):
+        parts = [(f"{place}[{number}]", item) for number, item in enumerate(value)]
+    else:
+        fields = fields_of(value) or {}
+        parts = [(f"{place}.{name}", item) for name, item in fields.items()]
+    for at, item in parts if levels else ():  # an object may lead back to itself
+        yield from _found(item, at, levels - 1)
+
+
+def _told(value: Tensor, place: str) -> Iterator[tuple[str, bool]]:
+    for kind, bad in (("NaN", value.isnan()), ("infinite values", value.isinf())):
+        if not (count := int(bad.sum())):
+            continue
+        rows = ""
+        if bad.dim():
+            where = bad.flatten(1).any(1) if bad.dim() > 1 else bad
+            numbers = where.nonzero().flatten().tolist()
+            named = ", ".join(map(str, numbers[:MOST_TOLD]))
+            more = ", ..." if len(numbers) > MOST_TOLD else ""
+            rows = f" (row{'s' if len(numbers) > 1 else ''} {named}{more})"
+        yield f"{place} holds {count} {kind}{rows}", kind == "NaN"

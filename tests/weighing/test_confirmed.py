@@ -1,4 +1,4 @@
-"""A later look makes one cut, in train mode; where that does not fit, all decide."""
+"""A later look makes one cut, in train mode; one that does not fit decides nothing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from training import ConfigError, Trainer
-from training.weighing.cut import ALONE, some_of
+from training.weighing.cut import ALONE, rows_of_parts
 
 WEIGHTS = torch.tensor([1.0, 5.0])
+
+
+def by_class(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Another of three classes."""
+    return F.cross_entropy(outputs, labels, torch.tensor([1.0, 2.0, 3.0]))
 
 
 def weighted(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -46,9 +51,30 @@ def marked(num_rows: int, *rows: int) -> Tensor:
 def test_w4_one_cut_tells_apart_rows_of_two_kinds_however_many_of_each(
     num_rows: int,
 ) -> None:
-    """Neither part has as much of a kind as of all rows."""
-    in_part = len(some_of(range(num_rows), ALONE))
+    """The first part has never as much of a kind as all rows have."""
+    in_part = len(rows_of_parts(range(num_rows), ALONE, num_rows)[0])
     assert all(of_a_kind * in_part % num_rows for of_a_kind in range(1, num_rows))
+
+
+@pytest.mark.parametrize("num_rows", range(2, 70))
+def test_it_makes_four_parts_where_there_are_as_many_rows(num_rows: int) -> None:
+    parts = rows_of_parts(range(num_rows), ALONE, num_rows)
+    assert len(parts) == min(4, num_rows)
+    assert all(parts)
+    assert sorted(row for part in parts for row in part) == list(range(num_rows))
+
+
+@pytest.mark.parametrize("labels", [(1, 0, 2, 1), (1, 1, 0, 2), (0, 2, 1, 1)])
+def test_w4_a_unit_is_belied_by_rows_of_three_kinds_in_whatever_order(
+    labels: tuple[int, ...],
+) -> None:
+    """Where a row weighs as much as the mean, a cut into two may tell nothing."""
+    torch.manual_seed(1)
+    batches = [torch.ones(4, dtype=torch.long)] * 2 + [torch.tensor(labels)] * 4
+    trainer = run_of(nn.Linear(4, 3), batches, by_class)
+    with pytest.raises(ConfigError, match="a later batch is not weighed by"):
+        trainer.train()
+    assert trainer.step == 1
 
 
 class Drops(nn.Linear):

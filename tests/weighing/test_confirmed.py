@@ -26,8 +26,10 @@ def weighted(outputs: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(outputs, labels, WEIGHTS)
 
 
-def run_of(model: nn.Module, labels: list[Tensor], loss_fn: Any = weighted) -> Trainer:
-    """Return a run over a batch for each of ``labels``, two a window."""
+def run_of(
+    model: nn.Module, labels: list[Tensor], loss_fn: Any = weighted, a_window: int = 2
+) -> Trainer:
+    """Return a run over a batch for each of ``labels``."""
     generator = torch.Generator().manual_seed(0)
     batches = [(torch.randn(len(y), 4, generator=generator), y) for y in labels]
     return Trainer(
@@ -35,7 +37,7 @@ def run_of(model: nn.Module, labels: list[Tensor], loss_fn: Any = weighted) -> T
         batches,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
         loss_fn=loss_fn,
-        gradient_accumulation_steps=2,
+        gradient_accumulation_steps=a_window,
         device="cpu",
     )
 
@@ -72,6 +74,18 @@ def test_w4_a_unit_is_belied_by_rows_of_three_kinds_in_whatever_order(
     torch.manual_seed(1)
     batches = [torch.ones(4, dtype=torch.long)] * 2 + [torch.tensor(labels)] * 4
     trainer = run_of(nn.Linear(4, 3), batches, by_class)
+    with pytest.raises(ConfigError, match="a later batch is not weighed by"):
+        trainer.train()
+    assert trainer.step == 1
+
+
+@pytest.mark.parametrize("first", [(1, 1, 2), (1, 2, 2), (2, 2, 2)])
+def test_w4_a_unit_of_fewer_cuts_is_belied_as_any(first: tuple[int, ...]) -> None:
+    """Batches of one row make none, those of two rows one each."""
+    torch.manual_seed(1)
+    batches = [torch.ones(rows, dtype=torch.long) for rows in first]
+    batches += [torch.tensor([0, 2, 2, 0])] * 3
+    trainer = run_of(nn.Linear(4, 3), batches, by_class, a_window=3)
     with pytest.raises(ConfigError, match="a later batch is not weighed by"):
         trainer.train()
     assert trainer.step == 1

@@ -12,6 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from training import ConfigError, Trainer
 from training.weighing.cut import ALONE, rows_of_parts
+from training.weighing.fit import confirmed
+from training.weighing.subject import LIMIT
 
 WEIGHTS = torch.tensor([1.0, 5.0])
 
@@ -89,6 +91,42 @@ def test_w4_a_unit_of_fewer_cuts_is_belied_as_any(first: tuple[int, ...]) -> Non
     with pytest.raises(ConfigError, match="a later batch is not weighed by"):
         trainer.train()
     assert trainer.step == 1
+
+
+RIGHT = (0.375, 0.125, 0.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("shares", "is_right"),
+    [
+        pytest.param(RIGHT, True, id="those"),
+        pytest.param((0.372, 0.125, 0.25, 0.253), False, id="others by 0.003"),
+        pytest.param((0.5, 0.0, 0.25, 0.25), False, id="of two parts together alike"),
+        pytest.param((1.0, 1.0, 1.0, 1.0), False, id="a sum"),
+    ],
+)
+def test_shares_of_four_parts_are_told_but_for_rounding(
+    shares: tuple[float, ...], is_right: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.randn(4, 50, generator=generator)
+    whole = (torch.tensor(RIGHT) @ parts).double()
+    told = confirmed(["samples"], {"samples": shares}, whole, [*parts.double()], LIMIT)
+    assert bool(told) is is_right
+
+
+@pytest.mark.parametrize("kind", ["parallel", "nothing", "a rest"])
+def test_what_tells_shares_too_vaguely_confirms_nothing(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.randn(4, 50, generator=generator, dtype=torch.float64)
+    if kind == "parallel":
+        parts[1] = 2 * parts[0]
+    elif kind == "nothing":
+        parts[1] = 0.0
+    whole = torch.tensor(RIGHT, dtype=torch.float64) @ parts
+    if kind == "a rest":
+        whole += 0.01 * torch.randn(50, generator=generator, dtype=torch.float64)
+    assert not confirmed(["samples"], {"samples": RIGHT}, whole, [*parts], LIMIT)
 
 
 class Drops(nn.Linear):

@@ -131,14 +131,14 @@ def confirmed(
 ) -> list[str]:
     """Return the units of ``live`` whose ``shares`` of all parts make the whole.
 
-    None where these gradients tell nothing, or too little of all shares at once.
+    None where these gradients tell nothing, or the shares too vaguely.
 
     Args:
         live: units.
         shares: of each in ``parts``.
         whole: (P,), float64, as the others; in fp32 before.
         parts: their gradients.
-        limit: the rest that shares may leave, as in a ``Fit``.
+        limit: rest, as in a ``Fit``, past which shares are too vague.
     """
     norm, own = float(whole.norm()), [float(part.norm()) for part in parts]
     if not (math.isfinite(norm * math.prod(own)) and norm * math.prod(own) > 0.0):
@@ -146,18 +146,24 @@ def confirmed(
     apart = torch.stack([part / size for part, size in zip(parts, own, strict=True)])
     gram, aims = (apart @ apart.T).cpu(), (apart @ whole).cpu()
     sine = math.sqrt(max(0.0, float(torch.linalg.eigvalsh(gram)[0])))
-    if 4 * ROUNDING / max(sine, 1e-12) >= BLUNT / 100:
+    if 4 * ROUNDING / max(sine, 1e-12) > limit / 4:
         return []  # one depends on the others
     found = torch.linalg.solve(gram, aims)
     rest = float((whole - found.to(whole.device) @ apart).norm()) / norm
     near = max(1e-5, rest / 4, 4 * ROUNDING / sine)
     told = [float(each) / size for each, size in zip(found, own, strict=True)]
+    # A part whose gradient is small beside the whole is told as much less surely.
+    slack = [near * max(1.0, norm / size) for size in own]
+    if max(slack) > limit / 4:
+        return []
     return [
         unit
         for unit in live
-        if rest <= limit
-        and unit in shares
-        and all(abs(a - b) <= near for a, b in zip(shares[unit], told, strict=True))
+        if unit in shares
+        and all(
+            abs(share - each) <= most
+            for share, each, most in zip(shares[unit], told, slack, strict=True)
+        )
     ]
 
 

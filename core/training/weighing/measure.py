@@ -171,14 +171,12 @@ class Measurement:
         if way.whole is not self._batch:
             whole = self._passes.gradient(way.whole)
         live = [u for u in way.amounts if self._live is None or u in self._live]
-        # Half precision and losses are too vague for one cut to do.
+        # Half precision and losses tell shares too vaguely for one cut to do.
         if self._subject.is_known and not (found.is_half or found.by_losses):
             cut = way.cut(ALONE)
             parts = list(map(self._passes.gradient, cut.parts))
-            found.live, found.turns = (
-                confirmed(live, cut.shares, whole, parts, LIMIT),
-                1,
-            )
+            found.live = confirmed(live, cut.shares, whole, parts, LIMIT)
+            found.turns = 1
             return
         adds_up = isinstance(way, (Masks, Outputs)) and "sum" not in live
         live, turns, is_mixed = live + ["sum"] * adds_up, 0, False

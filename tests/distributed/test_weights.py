@@ -36,6 +36,13 @@ class ByClass(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits, labels, self.weight)}
 
 
+class Squares(ByClass):
+    """Its loss is a mean over samples."""
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {"loss": self.layer(x).square().mean()}
+
+
 class Contrastive(ByClass):
     """Each row is compared with all others of the batch."""
 
@@ -126,6 +133,34 @@ def test_d6_processes_that_see_other_things_are_told(
 ) -> None:
     with pytest.raises(RankError, match=f"otherwise in each process .{told}"):
         two.run(run_disagreeing, what)
+
+
+def run_unsure(rank: int) -> int:
+    """Train where one process cannot confirm the unit; return how often it looked."""
+    looks, look = 0, PartSearch.look
+
+    def unsure(self: PartSearch, *given: Any, is_known: bool = False) -> Any:
+        nonlocal looks
+        looks += 1
+        seen = look(self, *given, is_known=is_known)
+        if is_known and self._subject.strategy.rank == rank:
+            seen.live = []
+        return seen
+
+    PartSearch.look = unsure  # type: ignore[method-assign]
+    try:
+        run(Squares, num_epochs=3)
+    finally:
+        PartSearch.look = look  # type: ignore[method-assign]
+    return looks
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_d6_where_one_process_is_not_sure_all_look_once_more(
+    two: Ranks, rank: int
+) -> None:
+    """At the first batch, and twice at each of two later ones."""
+    assert two.run(run_unsure, rank) == [5, 5]
 
 
 def run_without_room(rank: int) -> str:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, default_collate, default_convert
 from training.feed.structure import CannotCutError, may_be_second, samples_of
 from training.signals.shield import iterate_shielded, shielded
 from training.weighing.candidates import Contents, Counts
-from training.weighing.cut import ALONE, Way, in_two, turns_of
+from training.weighing.cut import ALONE, Way, rows_of_parts, turns_of
 
 
 class Collated(Way):
@@ -43,16 +43,17 @@ class Collated(Way):
         size = len(numbers)
         self.num_turns = turns_of(size, "the batch has one row")
         order = list(range(size))
-        self._choices, self._places = [order], dict[int, int]()
+        self._choices, self._places = [order], dict[int, slice]()
         for turn in (*range(self.num_turns), ALONE):
-            self._places[turn] = len(self._choices)
-            self._choices += in_two(order, turn, size)
+            parts, first = rows_of_parts(order, turn, size), len(self._choices)
+            self._places[turn] = slice(first, first + len(parts))
+            self._choices += parts
         self._batches = load(loader, numbers, self._choices)
         super().__init__(self._batches[0], counts)
         self.amounts = counts.all(self.whole, size)
 
     def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
-        own = slice(self._places[turn], self._places[turn] + 2)
+        own = self._places[turn]
         return self._batches[own], list(map(len, self._choices[own]))
 
 

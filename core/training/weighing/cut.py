@@ -1,4 +1,4 @@
-"""Two parts of a batch, cut in one of four ways.
+"""Parts of a batch, cut in one of four ways.
 
 Rows first: what they do to one another is seen. Masking labels cannot tell a sum from a
 sum over the number of rows, and may end the process where a loss has no ignored label,
@@ -13,6 +13,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from math import gcd
 from typing import Any
 
@@ -40,6 +41,8 @@ from training.weighing.units import OF_LABELS
 
 #: The turn of a cut that no other one accompanies.
 ALONE = 3
+#: Parts that it makes, where there are as many rows.
+MOST_PARTS = 4
 #: transformers' losses that leave out labels of -100.
 LICENSED = (
     *("ForCausalLM", "ForMaskedLM", "ForConditionalGeneration"),
@@ -50,7 +53,7 @@ LICENSED = (
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Two parts of a batch.
+    """Two parts of a batch, or up to four.
 
     Attributes:
         parts: the batches.
@@ -60,11 +63,11 @@ class Cut:
 
     parts: Sequence[Any]
     sizes: Sequence[int]
-    shares: dict[str, tuple[float, float]]
+    shares: dict[str, tuple[float, ...]]
 
 
 class Way:
-    """One way to cut a batch into two parts.
+    """One way to cut a batch into parts.
 
     Args:
         whole: the batch.
@@ -84,19 +87,23 @@ class Way:
         self.whole, self._counts = whole, counts
 
     def cut(self, turn: int) -> Cut:
-        """Return two parts, others for each ``turn``: below ``num_turns``, or ALONE."""
+        """Return two parts, others for each ``turn`` below ``num_turns``.
+
+        ALONE: up to four, which together tell as much as three cuts into two.
+        """
         parts, sizes = self._parts(turn)
         shares = {}
         batches = [p.batch if isinstance(p, PartOfOutputs) else p for p in parts]
         for unit, whole in self.amounts.items():
             if whole:
-                one, other = map(partial(self._counts, unit), batches, sizes)
-                if one is not None and other is not None:
-                    shares[unit] = (one / whole, other / whole)
-        return Cut(parts, sizes, {**shares, "sum": (1.0, 1.0)})
+                own = list(map(partial(self._counts, unit), batches, sizes))
+                known = [each / whole for each in own if each is not None]
+                if len(known) == len(own):
+                    shares[unit] = tuple(known)
+        return Cut(parts, sizes, {**shares, "sum": (1.0,) * len(parts)})
 
     def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
-        """Return the two parts and their sizes."""
+        """Return the parts and their sizes."""
         raise NotImplementedError
 
 
@@ -139,10 +146,10 @@ class Rows(Way):
         self.amounts = counts.all(batch, num_rows)
 
     def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
-        both = in_two(self._order, turn, self.num_rows)
-        parts = [take(self._rows, rows, self.num_rows) for rows in both]
+        each_rows = rows_of_parts(self._order, turn, self.num_rows)
+        parts = [take(self._rows, rows, self.num_rows) for rows in each_rows]
         parts = [turned(each) for each in parts] if self._is_second else parts
-        return parts, list(map(len, both))
+        return parts, list(map(len, each_rows))
 
 
 def first_half(batch: Any, is_second: bool) -> Any:
@@ -196,11 +203,16 @@ class Masks(Way):
         self.amounts = {u: amounts[u] for u in OF_LABELS if u in amounts}
 
     def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
-        own = np.zeros(int(np.prod(self._labels.shape)), dtype=bool)
-        for first, last in some_of(self._order, turn):
-            own[first:last] = True
-        own = own.reshape(tuple(self._labels.shape))
-        parts = [self._with(own), self._with(~own)]
+        left = np.ones(tuple(self._labels.shape), dtype=bool)
+        parts = []
+        for chosen in chosen_for(self._order, turn):
+            own = np.zeros(left.size, dtype=bool)
+            for first, last in chosen:
+                own[first:last] = True
+            own = own.reshape(left.shape)
+            left &= ~own
+            parts.append(self._with(own))
+        parts.append(self._with(left))
         sizes = [int(self._counts("labels", part, None) or 0) for part in parts]
         return parts, sizes
 
@@ -264,14 +276,14 @@ class Outputs(Way):
             self.amounts.pop("samples", None)
 
     def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
-        both = in_two(self._order, turn, self._num_rows)
+        each_rows = rows_of_parts(self._order, turn, self._num_rows)
         parts = [
             PartOfOutputs(
                 with_labels(self.whole, self._labels[rows]), rows, self._num_rows
             )
-            for rows in both
+            for rows in each_rows
         ]
-        return parts, list(map(len, both))
+        return parts, list(map(len, each_rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,26 +352,30 @@ def turns_of(num_rows: int, few: str) -> int:
     return 1 if num_rows == 2 else 3
 
 
-def some_of(order: Sequence[Any], turn: int) -> list[Any]:
-    """Return three eighths of ``order``, from place ``turn`` on, round the end.
+def chosen_for(order: Sequence[Any], turn: int) -> list[list[Any]]:
+    """Return what each part but the last has of ``order``; that one has all else.
 
-    Every third turn leaves out each second one: of four, neighbours make two cuts only.
-    A cut ALONE takes about as many, a number that has no divisor in common with that of
-    all. So of what some of ``order`` have and others have not, a part never has the
-    share that it has of all: ``k / m = size / total`` has no solution where ``m`` is
-    less than ``total``.
+    For a cut into two three eighths of it, from place ``turn`` on, round the end. Every
+    third turn leaves out each second one: of four, neighbours make two cuts only.
+
+    The first part of a cut ALONE has about as many, a number that has no divisor in
+    common with that of all. So of what some of ``order`` have and others have not, it
+    never has the share that it has of all: ``k / m = size / total`` has no solution
+    where ``m`` is less than ``total``. The others have a third of the rest each.
     """
-    total, first, size = len(order), turn, max(1, round(len(order) * 3 / 8))
+    total = len(order)
     if turn == ALONE:
         sizes = [each for each in range(1, total) if gcd(each, total) == 1]
-        first, size = 0, min(sizes, key=lambda each: abs(8 * each - 3 * total))
-    stride = 2 if turn == 2 and total > 3 else 1
-    return [order[(first + stride * number) % total] for number in range(size)]
+        size = min(sizes, key=lambda each: abs(8 * each - 3 * total))
+        more = min(MOST_PARTS - 1, total - size)
+        ends = [size + (total - size) * number // more for number in range(more)]
+        return [list(order[a:b]) for a, b in pairwise([0, *ends])]
+    size, stride = max(1, round(total * 3 / 8)), 2 if turn == 2 and total > 3 else 1
+    return [[order[(turn + stride * number) % total] for number in range(size)]]
 
 
-def in_two(
-    order: Sequence[int], turn: int, num_rows: int
-) -> tuple[list[int], list[int]]:
-    """Return the rows of two parts: some of ``order``, and all others."""
-    chosen = set(some_of(order, turn))
-    return sorted(chosen), [row for row in range(num_rows) if row not in chosen]
+def rows_of_parts(order: Sequence[int], turn: int, num_rows: int) -> list[list[int]]:
+    """Return the rows of each part: some of ``order``, and in the last all others."""
+    parts = list(map(sorted, chosen_for(order, turn)))
+    chosen = {row for part in parts for row in part}
+    return [*parts, [row for row in range(num_rows) if row not in chosen]]

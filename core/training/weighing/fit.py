@@ -40,7 +40,7 @@ class Fit:
     firm: tuple[float, float] = (0.0, 0.0)
     blur: tuple[float, float] = (0.0, 0.0)
 
-    def off(self, shares: tuple[float, float], rounding: float = 0.0) -> float:
+    def off(self, shares: tuple[float, ...], rounding: float = 0.0) -> float:
         """Return how far two shares are off, but for rounding of the whole.
 
         Args:
@@ -108,7 +108,7 @@ def _along_one_line(
 
 def fitting(
     live: list[str],
-    shares: dict[str, tuple[float, float]],
+    shares: dict[str, tuple[float, ...]],
     told: Fit,
     slack: float = 1.0,
 ) -> list[str]:
@@ -116,10 +116,55 @@ def fitting(
     return [u for u in live if u in shares and fits(shares[u], told, slack)]
 
 
-def fits(shares: tuple[float, float], told: Fit, slack: float = 1.0) -> bool:
+def fits(shares: tuple[float, ...], told: Fit, slack: float = 1.0) -> bool:
     """Whether two shares are those that were told, but for rounding, times slack."""
     near = slack * told.near
     return abs(told.x - shares[0]) <= near and abs(told.y - shares[1]) <= near
+
+
+def confirmed(
+    live: list[str],
+    shares: dict[str, tuple[float, ...]],
+    whole: Tensor,
+    parts: Sequence[Tensor],
+    limit: float,
+) -> list[str]:
+    """Return the units of ``live`` whose ``shares`` of all parts make the whole.
+
+    None where these gradients tell nothing, or the shares too vaguely.
+
+    Args:
+        live: units.
+        shares: of each in ``parts``.
+        whole: (P,), float64, as the others; in fp32 before.
+        parts: their gradients.
+        limit: rest, as in a ``Fit``, past which shares are too vague.
+    """
+    norm, own = float(whole.norm()), [float(part.norm()) for part in parts]
+    if not (math.isfinite(norm * math.prod(own)) and norm * math.prod(own) > 0.0):
+        return []
+    apart = torch.stack([part / size for part, size in zip(parts, own, strict=True)])
+    gram, aims = (apart @ apart.T).cpu(), (apart @ whole).cpu()
+    sine = math.sqrt(max(0.0, float(torch.linalg.eigvalsh(gram)[0])))
+    if 4 * ROUNDING / max(sine, 1e-12) > limit / 4:
+        return []  # one depends on the others
+    found = torch.linalg.solve(gram, aims)
+    rest = float((whole - found.to(whole.device) @ apart).norm()) / norm
+    near = max(1e-5, rest / 4, 4 * ROUNDING / sine)
+    told = [float(each) / size for each, size in zip(found, own, strict=True)]
+    # A part whose gradient is small beside the whole is told as much less surely.
+    slack = [near * max(1.0, norm / size) for size in own]
+    if max(slack) > limit / 4:
+        return []
+    return [
+        unit
+        for unit in live
+        if unit in shares
+        and all(
+            abs(share - each) <= most
+            for share, each, most in zip(shares[unit], told, slack, strict=True)
+        )
+    ]
 
 
 def sampled(gradients: Sequence[Tensor | None], weights: Sequence[Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ of a batch's gradient depends on what else is in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -36,7 +36,7 @@ from training.weighing.cut import (
     first_half,
     has_licence,
 )
-from training.weighing.fit import Fit, fit, fits, fitting
+from training.weighing.fit import Fit, confirmed, fit, fits, fitting
 from training.weighing.passes import Passes
 from training.weighing.subject import LIMIT, Look, Subject
 from training.weighing.untouched import Kept, untouched
@@ -171,9 +171,16 @@ class Measurement:
         if way.whole is not self._batch:
             whole = self._passes.gradient(way.whole)
         live = [u for u in way.amounts if self._live is None or u in self._live]
+        # Half precision and losses tell shares too vaguely for one cut to do.
+        if self._subject.is_known and not (found.is_half or found.by_losses):
+            cut = way.cut(ALONE)
+            parts = list(map(self._passes.gradient, cut.parts))
+            found.live = confirmed(live, cut.shares, whole, parts, LIMIT)
+            found.turns = 1
+            return
         adds_up = isinstance(way, (Masks, Outputs)) and "sum" not in live
         live, turns, is_mixed = live + ["sum"] * adds_up, 0, False
-        for turn in self._turns_of(way):
+        for turn in range(min(self._turns, way.num_turns)):
             cut = way.cut(turn)
             told = self._fit(whole, cut)
             if told is None:
@@ -186,9 +193,7 @@ class Measurement:
             if found.fit is None or is_mixed or all(":" in unit for unit in right):
                 found.fit, found.shares, found.sizes = told, cut.shares, cut.sizes
             live = live if is_mixed else right
-            # Half precision leaves shares too vague for one cut to do.
-            is_enough = self._subject.is_known and not found.is_half
-            if is_mixed or not live or is_enough:
+            if is_mixed or not live:
                 break
         why = ""
         if not turns:
@@ -205,12 +210,6 @@ class Measurement:
         found.turns = turns
         # Entries by name come last.
         found.live = [] if is_mixed else sorted(live, key=lambda unit: ":" in unit)
-
-    def _turns_of(self, way: Way) -> Iterable[int]:
-        """Return the cuts to make; for a known unit the first that tells will do."""
-        if self._subject.is_known:
-            return (ALONE, *range(1, way.num_turns))
-        return range(min(self._turns, way.num_turns))
 
     def _compare_said(self, whole: Tensor) -> None:
         """Compare what step_fn says of two parts with what their gradients weigh."""

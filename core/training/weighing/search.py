@@ -130,7 +130,9 @@ class Search:
         told = self.told
         live = list(told.live)
         seen = self.look(batch, live, is_known=True)
-        if not seen.live:  # as a first look
+        # Where one process is not sure, rounding being its own, all look as at first:
+        # their passes may wait for one another.
+        if self._subject.strategy.sum([float(not seen.live)]) != [0.0]:
             seen = self.look(batch, live)
         if is_belied(live, seen, told.rest, told.norm):
             raise self._refusal(sentences.belied(seen, told.verdict))
@@ -227,7 +229,9 @@ class Search:
         told = self.told
         has_parted = told.phase is not Phase.ASIDE and told.has_parted(batch)
         subject = replace(self._subject, has_parted=has_parted, is_known=is_known)
-        self.seen = look(subject, batch, live, CUTS - told.cuts % CUTS)
+        # Of a unit that is settled by fewer cuts, later ones make all the same.
+        turns = CUTS if told.is_settled else CUTS - told.cuts % CUTS
+        self.seen = look(subject, batch, live, turns)
         return self.seen
 
     def _compare_resumed(self, batch: Contents) -> None:

@@ -10,7 +10,7 @@ from training.weighing.subject import LIMIT, Look
 from training.weighing.units import in_words
 
 #: Of two parts.
-Shares = tuple[float, float]
+Shares = tuple[float, ...]
 #: From here on the rest is worth a word.
 WORTH_A_WORD = 1e-4
 WAYS_OUT = "say with loss_per what it is a mean over"

@@ -93,7 +93,7 @@ class Look:
     turns: int = 0
     live: list[str] = field(default_factory=list)
     fit: Fit | None = None
-    shares: dict[str, tuple[float, float]] = field(default_factory=dict)
+    shares: dict[str, tuple[float, ...]] = field(default_factory=dict)
     sizes: Sequence[int] = ()
     said: float | None = None
     reasons: list[str] = field(default_factory=list)

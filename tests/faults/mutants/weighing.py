@@ -66,6 +66,15 @@ MUTANTS = [
     ),
     Mutant(
         "W4",
+        "a later look makes two parts",
+        f"{WEIGHING}.cut",
+        "MOST_PARTS = 4",
+        "MOST_PARTS = 2",
+        "weighing/test_confirmed.py",
+        "test_w4_a_unit_is_belied_by_rows",
+    ),
+    Mutant(
+        "W4",
         "a unit that a later batch belies is kept",
         f"{WEIGHING}.later_looks",
         "return min(off, default=0.0) > CLEARLY + told.near",

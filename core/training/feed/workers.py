@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data._utils import signal_handling
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from training.errors import DataError
 from training.messages.error_texts import add_note, text_of
@@ -41,8 +42,12 @@ class Issued(Sampler[Any]):
         return len(self.indices)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
+        # Now: until the first is asked for, those of the pass before are no answer.
         self.count = 0
         self._recent.clear()
+        return self._noted()
+
+    def _noted(self) -> Iterator[Any]:
         for each in self.indices:
             self.count += 1
             self._recent.append(each)
@@ -185,7 +190,9 @@ def require_worker(batches: Any, error: Exception) -> None:
     Raises:
         RuntimeError: a worker of it has died, in torch's own words.
     """
-    workers = getattr(batches, "_workers", ())
+    # A loader of another library may call anything its workers: threads, or a number.
+    is_torchs = isinstance(batches, _BaseDataLoaderIter)
+    workers = getattr(batches, "_workers", ()) if is_torchs else ()
     text = text_of(error)
     is_cut = isinstance(error, OSError | EOFError) or "Pin memory thread exited" in text
     # What the data set itself raised in a worker comes from one that lives.

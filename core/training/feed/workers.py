@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data._utils import signal_handling
-from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from training.errors import DataError
 from training.messages.error_texts import add_note, text_of
@@ -42,12 +41,8 @@ class Issued(Sampler[Any]):
         return len(self.indices)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        # Now: until the first is asked for, those of the pass before are no answer.
         self.count = 0
         self._recent.clear()
-        return self._noted()
-
-    def _noted(self) -> Iterator[Any]:
         for each in self.indices:
             self.count += 1
             self._recent.append(each)
@@ -92,6 +87,7 @@ class Watched:
         #: Processes that are none of its workers, whichever these will be.
         self._others = {each.pid for each in active_children()}
         self._issued = issued
+        issued.count = 0  # none: what is known of them is of the pass before
         self._skipped, self._number = skipped, skipped
         self._num_workers = loader.num_workers
         #: The indices of the batch that was yielded last, None if they are forgotten.
@@ -190,9 +186,8 @@ def require_worker(batches: Any, error: Exception) -> None:
     Raises:
         RuntimeError: a worker of it has died, in torch's own words.
     """
-    # A loader of another library may call anything its workers: threads, or a number.
-    is_torchs = isinstance(batches, _BaseDataLoaderIter)
-    workers = getattr(batches, "_workers", ()) if is_torchs else ()
+    # Another library may call anything its workers: threads, or how many there are.
+    workers = getattr(batches, "_worker_pids_set", False) and batches._workers
     text = text_of(error)
     is_cut = isinstance(error, OSError | EOFError) or "Pin memory thread exited" in text
     # What the data set itself raised in a worker comes from one that lives.

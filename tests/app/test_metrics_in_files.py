@@ -47,6 +47,9 @@ class Weighed(Seen):
 
 class Nothing:
     pass
+
+
+whole = int  # whose signature is in no reach
 """
 LISTED = "[exact_match, ./own.py:shortness, ./own.py:Seen]"
 SHORTNESS = (3 + 5 + 4 + 5) / 4
@@ -112,6 +115,7 @@ def test_a_plan_knows_their_names(command: Command) -> None:
         ("./own.py", "'./own.py', which is a file; name a function or a class in it"),
         ("./own.py:limit", "'./own.py:limit', but that is int; name a function"),
         ("./own.py:Nothing", "but that is a class without them; name a function"),
+        ("./own.py:whole", "but that is a class without them; name a function"),
         ("./own.py:Weighed", "whose constructor needs arguments; let it do without"),
         ("./own.py:right_first", "takes 'y_true' first, but is called with"),
         ("./own.py:functools", "but that is module; name a function"),
@@ -135,6 +139,15 @@ def test_a_file_that_raises_shows_its_own_error(command: Command) -> None:
     code, _, err = command("plan", "run.yaml", *listing("[./own.py:r2]"))
     assert (code, "Traceback" in err) == (2, True)
     assert "metrics: file './own.py' cannot be imported: ModuleNotFoundError" in err
+
+
+def test_a_class_that_cannot_be_made_is_named_with_its_error(command: Command) -> None:
+    made = "class Table(dict):\n    update = compute = reset = print\n"
+    Path("own.py").write_text(made + "    def __init__(self):\n        self['a']\n")
+    code, _, err = command("plan", "run.yaml", *listing("[./own.py:Table]"))
+    assert code != 0
+    assert "KeyError: 'a'" in err
+    assert "in the metric './own.py:Table' of your own" in err
 
 
 def test_what_is_no_number_costs_no_step(command: Command) -> None:

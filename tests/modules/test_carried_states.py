@@ -320,6 +320,50 @@ def test_r8_a_save_after_an_evaluation_goes_by_what_training_had_left(
     assert caplog.text.count(TOLD) == count
 
 
+class CountsInEpoch(Callback):
+    """Counts the steps of an epoch on its model; saves at each fifth step of the run.
+
+    Looked at where an epoch of four ends, as it does before each save, all are four.
+    """
+
+    def __init__(self, path: Path, measures_first: bool) -> None:
+        self.path, self.measures_first = path, measures_first
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        if self.measures_first:
+            trainer.request_evaluation("to begin with")
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        trainer.model.count = 0
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        trainer.model.count += 1
+        if trainer.step % 5 == 0:
+            trainer.request_checkpoint("now")
+
+    def on_checkpoint(self, trainer: Trainer, reason: str) -> None:
+        if reason == "now":
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("measures_first", [False, True])
+def test_r8_what_begins_anew_in_each_epoch_is_named_by_saves_inside_of_epochs(
+    measures_first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = nn.Linear(3, 3)
+    vars(model)["count"] = 0
+    Trainer(
+        model,
+        [torch.ones(1, 3)] * 4,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        step_fn=lambda model, batch: model(batch).square().mean(),
+        callbacks=[CountsInEpoch(tmp_path / "a.pt", measures_first)],
+        max_steps=10,
+        device="cpu",
+    ).train()
+    assert "variables: model.count;" in caplog.text
+
+
 class Shown:
     """Counts who looks into it."""
 

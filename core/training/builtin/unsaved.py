@@ -61,7 +61,14 @@ def watch_unsaved(
 
     numbers = UnsavedNumbers(UnsavedHolders(modules, trainer.optimizer, beside))
     state.unsaved.extend((UnsavedBuffers(modules), numbers))
-    state.before_evaluation.append(numbers.look)
+    first = state.progress.step
+
+    def look() -> None:
+        saves = "checkpoint" in state.requests.asked
+        if saves or state.progress.step > first:  # else nothing was trained yet
+            numbers.look(saves)
+
+    state.before_evaluation.append(look)
 
 
 def _held_by(plugins: Iterable[Any]) -> list[Any]:

@@ -90,6 +90,7 @@ class Watched:
         #: Processes that are none of its workers, whichever these will be.
         self._others = {each.pid for each in active_children()}
         self._issued = issued
+        issued.count = 0  # none: what is known of them is of the pass before
         self._skipped, self._number = skipped, skipped
         self._num_workers = loader.num_workers
         #: The indices of the batch that was yielded last, None if they are forgotten.
@@ -193,7 +194,8 @@ def require_worker(batches: Any, error: Exception) -> None:
     Raises:
         RuntimeError: a worker of it has died, in torch's own words.
     """
-    workers = getattr(batches, "_workers", ())
+    # Another library may call anything its workers: threads, or how many there are.
+    workers = getattr(batches, "_worker_pids_set", False) and batches._workers
     text = text_of(error)
     is_cut = isinstance(error, OSError | EOFError) or "Pin memory thread exited" in text
     # What the data set itself raised in a worker comes from one that lives.

@@ -32,6 +32,17 @@ class Claim:
                 "trainer"
             )
 
+    def begin(self, trainer: object) -> None:
+        """Let the plugin be at work for ``trainer`` until ``release``, locked or not.
+
+        For one that locks in a later hook than that in which it makes itself ready.
+
+        Raises:
+            ConfigError: it is at work for one already.
+        """
+        self.require_free()
+        self._trainer = trainer
+
     def take(self, path: Path, trainer: object) -> RunLock:
         """Lock the file ``path`` for the run of ``trainer``; return the lock.
 
@@ -52,7 +63,7 @@ class Claim:
 
     def is_of(self, trainer: object) -> bool:
         """Whether ``trainer`` has it: one whose run was refused has not."""
-        return self._trainer is trainer
+        return self._lock is not None and self._trainer is trainer
 
     def left(self, file: Path) -> None:
         """Note how ``file`` was left by the last write, or found by the first."""
@@ -70,9 +81,10 @@ class Claim:
 
     def release(self, trainer: object) -> None:
         """Let others write there, if ``trainer`` has it."""
-        if self._lock is not None and self.is_of(trainer):
+        if self._trainer is trainer:
             lock, self._lock, self._trainer = self._lock, None, None
-            lock.release()
+            if lock is not None:
+                lock.release()
 
     def _is_as_left(self) -> bool:
         return self._file is None or stamp_of(self._file) in (None, self._stamp)

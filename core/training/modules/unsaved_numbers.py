@@ -30,14 +30,18 @@ class UnsavedNumbers:
         self._moved: set[str] = set()
         self._told: set[str] = set()
 
-    def look(self) -> None:
+    def look(self, saves: bool = False) -> None:
         """Let the next save go by what is there now, as before an evaluation.
 
         That computes without a graph what has one in training. Waits for the device
         once for each tensor, at the first call after a save. What the next ones would
         find moved counts with the save after that: nobody need save at all.
+
+        Args:
+            saves: look in any case, since a save follows at once. By the end of an
+                epoch before it, whatever begins anew in each would rest forever.
         """
-        if self._trained is None:
+        if saves or self._trained is None:
             self._trained = self._holders.marks()
 
     def warn_of_moved(self) -> None:

@@ -118,6 +118,35 @@ def test_p10_one_writer_serves_one_run_at_a_time(tmp_path: Path, make: Any) -> N
     assert not (tmp_path / "b").exists() or content(tmp_path / "b") == {}
 
 
+class ActsEarly(Callback):
+    """Calls ``act`` between ``on_setup`` and ``on_train_begin`` of a log."""
+
+    after = ("csv",)
+
+    def __init__(self, act: Any) -> None:
+        self.act = act
+
+    def on_setup(self) -> None:
+        self.act()
+
+
+def test_p10_a_log_serves_one_run_before_it_has_locked_its_file_too(
+    tmp_path: Path,
+) -> None:
+    shared = csv(tmp_path)
+
+    def second() -> None:
+        with pytest.raises(ConfigError, match="at work in another run"):
+            run(tmp_path / "b", shared).train()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, shared, ActsEarly(second)).train()
+    run(tmp_path, shared).train()  # once it is over, and never came to its lock
+    assert len((tmp_path / "training_log.csv").read_text().splitlines()) == 3
+    assert not list(tmp_path.glob("*.lock"))
+
+
 def test_p10_the_writers_of_one_run_share_its_folder_run_after_run(
     tmp_path: Path,
 ) -> None:

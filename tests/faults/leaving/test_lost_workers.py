@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 from faults.leaving.test_workers import FailsInside, breaks
-from faults.runs import build, loader_of
+from faults.runs import Augmented, build, loader_of
+from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from training import DataError
 
 
 @pytest.mark.parametrize("sanity_batches", [0, 1], ids=["measured", "looked at"])
@@ -48,3 +51,48 @@ def test_p6_one_that_is_lost_as_the_others_are_ended_leaves_none_behind(
     # As torch does when the iterator goes; at once, while its queues are there.
     trainer.loop.feed.watched._batches._shutdown_workers()
     assert multiprocessing.active_children() == before
+
+
+class Shards(list[Any]):
+    """A loader of another library, whose first batch cannot be opened."""
+
+    def __iter__(self) -> Any:
+        return Reading()
+
+
+class Reading:
+    """Its iterator, which has something that it calls its workers."""
+
+    _workers = ("a thread",)
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        raise FileNotFoundError(2, "no such shard")
+
+
+def test_p6_an_error_of_another_library_s_loader_stays_whatever_works_for_it() -> None:
+    plugins = [{"evaluation": {"sanity_batches": 0}}]
+    trainer = build(val_dataloader=Shards([0]), plugins=plugins)
+    with pytest.raises(FileNotFoundError, match="no such shard"):
+        trainer.train()
+
+
+def test_p6_one_that_is_lost_before_an_index_is_asked_for_is_told_without_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torchs: Any = _MultiProcessingDataLoaderIter
+    real = torchs._try_put_index
+
+    def put(batches: Any) -> None:
+        if trainer.epoch == 1:
+            pid = batches._workers[0].pid
+            raise RuntimeError(f"DataLoader worker (pid {pid}) is killed by signal.")
+        real(batches)
+
+    monkeypatch.setattr(torchs, "_try_put_index", put)
+    # Of two batches: all indices of the epoch before are known still.
+    trainer = build(loader=DataLoader(Augmented(), batch_size=6, num_workers=1))
+    with pytest.raises(DataError, match="before batch 0 of the epoch, from worker 0"):
+        trainer.train()

@@ -29,8 +29,7 @@ TRUTHS = {
 
 def is_updated(metric: Any) -> bool:
     """Whether it takes batch after batch, as metrics of torchmetrics do."""
-    methods = (getattr(metric, name, None) for name in ("update", "compute", "reset"))
-    return not isinstance(metric, type) and all(map(callable, methods))
+    return not isinstance(metric, type) and _has_methods(metric)
 
 
 def is_own(metric: Any) -> bool:
@@ -177,16 +176,14 @@ def _loaded(text: str) -> Metric:
     own = named_object(text, "metrics")
     if own is text:
         return text
-    kind, fits = type(own).__name__, is_own(own)
-    if isinstance(own, type):
-        own, kind = _object_of(own, text), "a class without them"
-        fits = is_updated(own)
-    if not fits:
+    is_class = isinstance(own, type)
+    if not (_has_methods(own) if is_class else is_own(own)):
+        kind = "a class without them" if is_class else type(own).__name__
         raise ConfigError(
             f"metrics has {text!r}, but that is {kind}; name a function (outputs, "
             "targets), or a class with update(outputs, targets), compute() and reset()"
         )
-    return own
+    return _object_of(own, text) if is_class else own
 
 
 def _object_of(cls: type[Any], text: str) -> Any:
@@ -197,7 +194,13 @@ def _object_of(cls: type[Any], text: str) -> Any:
             f"metrics has the class {text!r}, whose constructor needs arguments; let "
             "it do without, or name a function"
         ) from None
-    return cls()
+    with naming(text):
+        return cls()
+
+
+def _has_methods(metric: Any) -> bool:
+    methods = (getattr(metric, name, None) for name in ("update", "compute", "reset"))
+    return all(map(callable, methods))
 
 
 def _is_same(one: Any, other: Any) -> bool:

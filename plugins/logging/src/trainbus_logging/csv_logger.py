@@ -126,13 +126,15 @@ class CSVLoggerCallback(Callback):
         """Fix the path, so that a later change of folder does not move it.
 
         Raises:
-            ConfigError: the path is a folder or a device.
+            ConfigError: the path is a folder or a device, or the plugin is at work for
+                another trainer.
         """
-        self._claim.require_free()
-        self.path = self._place(trainer.save_dir).absolute()
-        self._begin()
-        if mistake := self._mistake(self.path):
+        path = self._place(trainer.save_dir).absolute()
+        if mistake := self._mistake(path):
             raise ConfigError(mistake)
+        self._claim.begin(trainer)
+        self.path = path
+        self._begin()
 
     def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
         """Lock the file, and make it that of the history; with none, touch it not yet.

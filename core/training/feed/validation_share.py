@@ -12,9 +12,10 @@ from torch.utils.data import BatchSampler
 from training.errors import DataError
 from training.feed.divided_loader import checked, compared_batches, refuse_divided
 from training.feed.epoch_loader import can_skip, copied
+from training.feed.lost_workers import require_worker
 from training.feed.share import Share, sliced
 from training.feed.structure import sample_sizes
-from training.feed.workers import Issued, draw_as_if_new, end_workers, require_worker
+from training.feed.workers import Issued, draw_as_if_new, end_workers
 from training.hardware.rng import load_rng_state, rng_state
 from training.hardware.strategy import Strategy
 from training.signals.shield import iterate_shielded

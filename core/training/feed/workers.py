@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import active_children
-from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -16,10 +14,6 @@ from torch.utils.data._utils import signal_handling
 
 from training.errors import DataError
 from training.messages.error_texts import add_note, text_of
-
-#: What torch says, also from its SIGCHLD handler in the middle of anything else.
-_LOST = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
-_LATE = re.compile(r"DataLoader timed out after ([\d.]+) seconds")
 
 #: Batches whose indices are remembered: a device tells of a bad loss some steps late.
 KEPT = 66
@@ -111,6 +105,8 @@ class Watched:
             require_reached(self._skipped, self._issued.count)
             raise
         except Exception as error:
+            from training.feed.lost_workers import require_worker  # in a run that fails
+
             require_worker(self._batches, error)
             # The error of a lost worker is replaced as the run ends; it needs no note.
             if self.loss(error) is None:
@@ -132,23 +128,9 @@ class Watched:
 
     def loss(self, error: BaseException) -> DataError | None:
         """Return what to raise if ``error`` says that one of our workers is lost."""
-        text = text_of(error)
-        lost, late = _LOST.search(text), _LATE.search(text)
-        # torch's handler speaks of any loader's worker, in the middle of any code.
-        if lost is not None and self._are_own({*map(int, lost[1].split(","))}):
-            sentence = (
-                f"train_dataloader lost a worker ({text.splitlines()[0]}) before "
-                f"{self._place()} arrived; mostly the machine ran out of memory: use "
-                "fewer workers or smaller batches, and go on from the last checkpoint"
-            )
-        elif late is not None and self._workers:
-            sentence = (
-                f"train_dataloader: {self._place()} did not arrive within {late[1]} "
-                "seconds; look at these samples, or give the loader a longer timeout"
-            )
-        else:
-            return None
-        return DataError(sentence)
+        from training.feed.lost_workers import loss_in  # in a run that fails
+
+        return loss_in(error, self._place(), self._are_own)
 
     def end(self, kills: bool) -> None:
         """Let the workers end, if nothing else holds them; there is no next batch.
@@ -162,15 +144,12 @@ class Watched:
         else:
             self._batches = iter(())
 
-    @property
-    def _workers(self) -> Sequence[Any]:
-        return getattr(self._batches, "_workers", ())
-
-    def _are_own(self, lost: set[int]) -> bool:
-        """Whether processes of these numbers are workers of this loader."""
+    def _are_own(self, lost: set[int] | None) -> bool:
+        """Whether processes of these numbers, or any, are workers of this loader."""
         if self._batches is None:
-            return not lost & self._others
-        return any(worker.pid in lost for worker in self._workers)
+            return lost is not None and not lost & self._others
+        workers = getattr(self._batches, "_workers", ())
+        return any(lost is None or worker.pid in lost for worker in workers)
 
     def _place(self) -> str:
         place = self.place(self._number)
@@ -179,35 +158,6 @@ class Watched:
             worker = (self._number - self._skipped) % self._num_workers
             place += f", from worker {worker}"
         return place
-
-
-def require_worker(batches: Any, error: Exception) -> None:
-    """Say that a worker is lost, where all that is known is that its line broke.
-
-    The kernel closes a dying process's sockets before anybody can tell that it died,
-    and one that exits takes their files away first: torch, which asks once whether its
-    workers live, may then raise the error of the socket.
-
-    Args:
-        batches: torch's iterator that raised ``error``, or any other one.
-        error: one that ``__next__`` raised.
-    Raises:
-        RuntimeError: a worker of it has died, in torch's own words.
-    """
-    # Another library may call anything its workers: threads, or how many there are.
-    workers = getattr(batches, "_worker_pids_set", False) and batches._workers
-    text = text_of(error)
-    is_cut = isinstance(error, OSError | EOFError) or "Pin memory thread exited" in text
-    # What the data set itself raised in a worker comes from one that lives.
-    if not workers or not is_cut or "in DataLoader worker process" in text:
-        return
-    wait([worker.sentinel for worker in workers], timeout=1)  # seconds; it is dying
-    for worker in workers:
-        # With time to wait, join waits for the exit code where the sentinel is closed.
-        worker.join(0.01)
-        if worker.exitcode:
-            words = f"DataLoader worker (pid(s) {worker.pid}) exited unexpectedly"
-            raise RuntimeError(words) from error
 
 
 def kill_workers(batches: Any) -> None:

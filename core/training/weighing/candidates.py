@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +14,17 @@ from torch import Tensor, nn
 
 from training.errors import DataError
 from training.feed.structure import (
-    attribute_of,
     fields_of,
     has_items,
     may_be_second,
     samples_of,
 )
-from training.recipes.weight import checked_weight, warn_of_overruled
 from training.weighing.units import (
     ELEMENTS,
     MASK,
     SHIFTED_ELEMENTS,
     SHIFTED_MASK,
     in_words,
-    naming_loss_per,
 )
 
 #: Entries that may hold the targets, the usual one first.
@@ -40,42 +37,6 @@ IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 FEW = 96
 #: Up to this many one kernel is tried first, which is wasted where some are ignored.
 SOME = 2048
-_SAID = "a batch has the loss_weight"
-
-
-def said_weight(batch: Any) -> float | None:
-    """Return ``batch.loss_weight``: the items that its mean loss is a mean over.
-
-    Raises:
-        DataError: it is negative, infinite or no number.
-    """
-    given = attribute_of(batch, "loss_weight")
-    if given is None:
-        return None
-    return checked_weight(given, _SAID, DataError)
-
-
-def said_by(loss_per: Any) -> Callable[[Any], float | None]:
-    """Return what tells the weight that is said for a batch, None where nobody does.
-
-    The batch itself, or else a function: it warns, once, of a ``loss_per`` that does
-    nothing since the batch says it.
-    """
-    function = naming_loss_per(loss_per) if callable(loss_per) else None
-    has_warned = loss_per is None
-
-    def said(batch: Any) -> float | None:
-        nonlocal has_warned
-        weight = said_weight(batch)
-        if weight is None:
-            return None if function is None else function(batch)
-        if not has_warned:
-            has_warned = True
-            way_out = "make batches without a loss_weight"
-            warn_of_overruled(loss_per, _SAID, weight, way_out)
-        return weight
-
-    return said
 
 
 def labels_of(batch: Any) -> Any:

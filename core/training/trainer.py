@@ -195,7 +195,8 @@ class Trainer:
             self.device = placed(strategy, self.model, self.optimizer, self.device)
             self._precision = Precision(precision, self.device)
             self.criterion.to(self.device)
-            self.modes = Modes({"model": self.model, **self.criterion.modules()})
+            roots = {"model": self.model, **self.criterion.modules()}
+            self.modes = Modes(roots, self.criterion.function)
             self._run = self._new_run()
         except BaseException as error:
             strategy.close(noted(error, self.bus.made))

@@ -87,7 +87,8 @@ class TrainerView(Protocol):
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         grad_scaler: the loss scaler of fp16, else None.
         modes: which modules are in train and in eval mode while the run trains; below
-            ``with modes.evaluation():`` all are in eval mode, and then as before.
+            ``with modes.evaluation():`` all are in eval mode, with those that the loss
+            uses, and then as before.
         group_places: for each parameter group of the optimizer the place that it had
             in the checkpoint that was loaded, None for one that is not in it; empty
             where that names none.

@@ -367,3 +367,31 @@ def test_d23_an_evaluator_that_knows_nothing_of_processes_sees_all_rows(
     two: Ranks,
 ) -> None:
     assert two.run(counted) == [[ROWS], [ROWS]]
+
+
+def teacher_after(validation: bool) -> list[Any]:
+    """Return the mode of a teacher that was left in train mode, and its statistics."""
+    torch.manual_seed(0)
+    model, teacher = nn.Linear(4, CLASSES), nn.BatchNorm1d(4).requires_grad_(False)
+
+    def step(model: nn.Module, batch: Any) -> dict[str, Any]:
+        x, labels = batch
+        teacher(torch.cat([x, x]))  # a part of one row has no variance
+        loss = nn.functional.cross_entropy(model(x), labels)
+        return {"loss": loss, "weight": len(x)}
+
+    trainer = Trainer(
+        model,
+        points(),
+        points() if validation else None,
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        step_fn=step,
+        device="cpu",
+        plugins=["distributed"],
+    )
+    trainer.train()
+    return [teacher.training, [each.tolist() for each in teacher.buffers()]]
+
+
+def test_no_process_moves_a_teacher_by_its_part_of_an_evaluation(two: Ranks) -> None:
+    assert two.run(teacher_after, True) == two.run(teacher_after, False)

@@ -21,7 +21,7 @@ from training.feed.batches import _is_plain, batch_to_device, device_batches
 from training.feed.epoch_loader import EpochLoader
 from training.feed.structure import deep_copy, fields_of, sample_sizes, shallow_copy
 from training.testing.meta_device import meta_device_as_cuda
-from training.weighing.candidates import said_weight
+from training.weighing.weigher import said_weight
 
 THREE = torch.zeros(3, 2)
 

@@ -47,6 +47,7 @@ class Criterion:
         model: its own weights are left out.
         callbacks: what they hold is in their states.
     Attributes:
+        function: as passed.
         module: the module that ``function`` is or is a method of, unless that is (a
             part of) the model or contains it; else None.
         optimizers: those that ``function``, a module that it holds, or the model has,
@@ -63,7 +64,7 @@ class Criterion:
         callbacks: Iterable[Any] = (),
     ) -> None:
         owner = getattr(function, "__self__", function)
-        self._model, self._function, self._callbacks = model, function, callbacks
+        self._model, self.function, self._callbacks = model, function, callbacks
         self.name = "the model's own" if function is None else name_of(function)
         #: Place -> mark of what came to be there in a run, if training moves it.
         self._late: dict[str, Any] = {}
@@ -89,9 +90,9 @@ class Criterion:
         optimizers: dict[str, Optimizer] = {}
         generators: dict[str, Any] = {}
         model, own = self._model, set[Any](self._model.modules())
-        found = reachable(self._function, self._callbacks)
+        found = reachable(self.function, self._callbacks)
         # By the names that they had before attributes of objects were looked at, too.
-        self._near = near(self._function)
+        self._near = near(self.function)
         found = [(self._near.get(id(held), place), held) for place, held in found]
         for place, held in [*kept_by(model, "model"), *found]:
             if _is_plain(held):
@@ -174,7 +175,7 @@ class Criterion:
         Args:
             passed_over: objects that others save.
         """
-        found = reachable(self._function, passed_over)
+        found = reachable(self.function, passed_over)
         return [(joined(self.name, place), held) for place, held in found]
 
     def to(self, device: torch.device) -> None:

@@ -18,6 +18,7 @@ from training.loop.forward_checks import (
     checked_part,
     explain_call,
     explain_outputs,
+    refuse_labels,
 )
 from training.recipes.weight import checked_weight, warn_of_overruled
 
@@ -127,6 +128,9 @@ def _with_loss_fn(
         loss = loss_fn(outputs.pop(), targets)
     except (TypeError, AttributeError) as error:
         explain_outputs(error, loss_fn, kind)
+        raise
+    except IndexError as error:
+        refuse_labels(error, loss_fn)
         raise
     return _checked(loss, weight, "loss_fn", loss_fn, loss), weight, NO_PARTS
 

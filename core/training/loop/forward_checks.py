@@ -6,6 +6,7 @@ Called where something is wrong or new, never for each batch.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any, Literal
@@ -13,13 +14,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from training.errors import ConfigError, did_you_mean
+from training.errors import ConfigError, DataError, did_you_mean
 from training.hardware.strategy import PARALLEL
-from training.messages.error_texts import add_note
+from training.messages.error_texts import add_note, text_of
 
 #: Which of them is spoken of.
 Role = Literal["model", "loss_fn", "step_fn"]
 
+#: What torch says of a label.
+_OUT_OF_BOUNDS = re.compile(r"Target (-?\d+) is out of bounds")
 #: What ``on_step_end`` logs besides.
 _TAKEN = ("lr", "grad_norm")
 _WAYS_OUT: dict[Role, str] = {
@@ -195,6 +198,26 @@ def explain_outputs(error: Exception, loss_fn: Any, kind: type) -> None:
             f"{kind.__name__}; pass a function that takes its part out of it, as in "
             "lambda outputs, targets: loss(outputs.logits, targets)",
         )
+
+
+def refuse_labels(error: IndexError, loss_fn: Any) -> None:
+    """Raise ``DataError`` from ``error`` if a loss of torch says a label is no class.
+
+    What a loss of one's own leaves out is not known: that keeps torch's words.
+    """
+    found = _OUT_OF_BOUNDS.search(text_of(error))
+    inner = getattr(loss_fn, "func", loss_fn)  # of a functools.partial
+    own = getattr(inner, "__module__", None) or ""
+    if found is None or not own.startswith("torch."):
+        return
+    options = getattr(loss_fn, "keywords", None) or getattr(loss_fn, "__dict__", {})
+    ignored = options.get("ignore_index", -100)  # torch's own
+    raise DataError(
+        f"a batch has the label {found[1]}, which is no class of the outputs, and "
+        f"loss_fn ({name_of(loss_fn)}) leaves out ignore_index {ignored} alone; set "
+        "ignore_index to the label that shall not count, let the model tell as many "
+        "classes as there are, counted from 0, or mend the rows"
+    ) from error
 
 
 def _bare(model: nn.Module) -> Any:

@@ -8,9 +8,10 @@ when it names them in ``_frozen_parameters``; ``freeze_model`` sets both, and
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import compress
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from torch import nn
 from training.messages.error_texts import add_note, text_of
 from training.modules.optimizer_checks import PARAMETERS
 from training.modules.plain_names import named_parts, plain_name, some
+from training.modules.reachable import reachable
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +42,14 @@ class Modes:
 
     Args:
         roots: part of a checkpoint -> module: the model, and a loss that is a module.
+        loss: ``loss_fn`` or ``step_fn``; other modules that it uses are in eval mode in
+            evaluations, and else in the mode that their owner gave them.
     """
 
-    def __init__(self, roots: dict[str, nn.Module]) -> None:
-        self._roots = roots
+    def __init__(
+        self, roots: dict[str, nn.Module], loss: Callable[..., Any] | None = None
+    ) -> None:
+        self._roots, self._loss = roots, loss
         self._resting: set[nn.Module] = set()
         self._frozen: set[nn.Module] = set()
         self._is_told = False
@@ -80,9 +86,7 @@ class Modes:
     @contextmanager
     def evaluation(self) -> Iterator[None]:
         """Measure: in eval mode, without gradients; each mode is as before after."""
-        with _modes_kept(*self._roots.values()), _without_gradients():
-            for root in self._roots.values():
-                root.eval()
+        with evaluating(*self._roots.values(), loss=self._loss):
             yield
 
     def _rest(self) -> set[nn.Module]:
@@ -172,20 +176,35 @@ def freeze_again(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 
 @contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put ``model`` into eval mode; give every module its own mode back after."""
-    with _modes_kept(model):
-        model.eval()
+def in_eval_mode(
+    *models: nn.Module, loss: Callable[..., Any] | None = None
+) -> Iterator[None]:
+    """Put modules into eval mode; give every one its own mode back after.
+
+    Args:
+        models: roots, whose own ``eval()`` and ``train()`` are called.
+        loss: ``loss_fn`` or ``step_fn``, of which it holds for all modules it uses.
+    """
+    own = {module for model in models for module in model.modules()}
+    with _used_in_eval_mode(loss, own), _modes_kept(*models):
+        for model in models:
+            model.eval()
         yield
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Measure ``model``: in eval mode, and without gradients; both end with it.
+def evaluating(
+    *models: nn.Module, loss: Callable[..., Any] | None = None
+) -> Iterator[None]:
+    """Measure: in eval mode, and without gradients; both end with it.
 
     An error for want of a gradient says how to come to it.
+
+    Args:
+        models: what is measured.
+        loss: ``loss_fn`` or ``step_fn``: modules that it uses are in eval mode, too.
     """
-    with in_eval_mode(model), _without_gradients():
+    with in_eval_mode(*models, loss=loss), _without_gradients():
         yield
 
 
@@ -209,6 +228,22 @@ def _without_gradients() -> Iterator[None]:
                 "False, and let a step_fn step nothing while model.training is False",
             )
         raise
+
+
+@contextmanager
+def _used_in_eval_mode(loss: Any, own: set[nn.Module]) -> Iterator[None]:
+    """Put what a loss uses beside ``own`` into eval mode meanwhile."""
+    found = [held for _, held in reachable(loss) if isinstance(held, nn.Module)]
+    used = {module for held in found for module in held.modules()} - own
+    modes = {module: module.training for module in used}
+    # The marks alone: what torch has exported raises in eval().
+    for module in used:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +14,18 @@ from torch import Tensor, nn
 
 from training.errors import DataError
 from training.feed.structure import (
-    attribute_of,
     fields_of,
     has_items,
     may_be_second,
     samples_of,
 )
-from training.recipes.weight import checked_weight, warn_of_overruled
+from training.modules.plain_names import some
 from training.weighing.units import (
     ELEMENTS,
     MASK,
     SHIFTED_ELEMENTS,
     SHIFTED_MASK,
     in_words,
-    naming_loss_per,
 )
 
 #: Entries that may hold the targets, the usual one first.
@@ -40,42 +38,6 @@ IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 FEW = 96
 #: Up to this many one kernel is tried first, which is wasted where some are ignored.
 SOME = 2048
-_SAID = "a batch has the loss_weight"
-
-
-def said_weight(batch: Any) -> float | None:
-    """Return ``batch.loss_weight``: the items that its mean loss is a mean over.
-
-    Raises:
-        DataError: it is negative, infinite or no number.
-    """
-    given = attribute_of(batch, "loss_weight")
-    if given is None:
-        return None
-    return checked_weight(given, _SAID, DataError)
-
-
-def said_by(loss_per: Any) -> Callable[[Any], float | None]:
-    """Return what tells the weight that is said for a batch, None where nobody does.
-
-    The batch itself, or else a function: it warns, once, of a ``loss_per`` that does
-    nothing since the batch says it.
-    """
-    function = naming_loss_per(loss_per) if callable(loss_per) else None
-    has_warned = loss_per is None
-
-    def said(batch: Any) -> float | None:
-        nonlocal has_warned
-        weight = said_weight(batch)
-        if weight is None:
-            return None if function is None else function(batch)
-        if not has_warned:
-            has_warned = True
-            way_out = "make batches without a loss_weight"
-            warn_of_overruled(loss_per, _SAID, weight, way_out)
-        return weight
-
-    return said
 
 
 def labels_of(batch: Any) -> Any:
@@ -194,13 +156,18 @@ class Counts:
         weight = options.get("weight")
         self._class_weights = None if weight is None else on_host(weight)
 
-    def __call__(self, unit: str, batch: Any, samples: int | None) -> float | None:
+    def __call__(
+        self, unit: str, batch: Any, samples: int | None, issued: Any = None
+    ) -> float | None:
         """Return how many of ``unit`` are in ``batch``; None where it has none.
 
         Args:
             unit: its name.
             batch: on the host.
             samples: what the sampler issued, where that is known.
+            issued: their indices, for messages.
+        Raises:
+            DataError: torch's own cross entropy has no class weight for a label.
         """
         if unit in ("samples", "sum"):
             return samples_of(batch) if samples is None else _kept(samples, batch)
@@ -219,9 +186,30 @@ class Counts:
             return num_kept(on_host(labels)[:, 1:], self.ignored)
         if self._class_weights is None:
             return None
-        labels = on_host(labels)
-        chosen = self._class_weights[labels[labels != self.ignored]]
-        return float(chosen.sum(dtype=np.float64))
+        labels, weights = on_host(labels), self._class_weights
+        kept = labels[labels != self.ignored]
+        may_be_off = self._is_defined and kept.size
+        if may_be_off and not 0 <= kept.min() <= kept.max() < len(weights):
+            raise DataError(self._of_no_class(labels, len(weights), issued))
+        try:
+            return float(weights[kept].sum(dtype=np.float64))
+        except IndexError:  # a loss of one's own may take them in its own way
+            return None
+
+    def _of_no_class(self, labels: Any, number: int, issued: Any) -> str:
+        """Say which labels have no class weight, and in which rows they are."""
+        is_off = (labels != self.ignored) & ((labels < 0) | (labels >= number))
+        wrong = some([str(label) for label in np.unique(labels[is_off])])
+        rows = np.flatnonzero(is_off.reshape(len(labels), -1).any(1)).tolist()
+        where = f"rows {some([str(row) for row in rows])} of a batch"
+        if issued is not None and len(issued) == len(labels):
+            where += f" (samples {some([str(issued[row]) for row in rows])})"
+        return (
+            f"{where} have the labels {wrong}, which are no classes of the loss: it "
+            f"has {number} class weights, for labels from 0 to {number - 1}, and "
+            f"leaves out ignore_index {self.ignored} alone; set ignore_index to the "
+            "label that shall not count, give a weight for each class, or mend the rows"
+        )
 
     def defined(self, batch: Any) -> str | None:
         """Return what torch's own cross entropy is a mean over, by its definition.
@@ -255,7 +243,9 @@ class Counts:
             self.ignored, class_dim, False if self._is_defined else is_shifted
         )
 
-    def all(self, batch: Any, samples: int | None) -> dict[str, float]:
+    def all(
+        self, batch: Any, samples: int | None, issued: Any = None
+    ) -> dict[str, float]:
         """Return unit -> amount for all that ``batch`` has, preferred ones first."""
         labels = labels_of(batch)
         units = ["shifted_labels", "labels", "class_weights", "samples", "elements"]
@@ -265,7 +255,7 @@ class Counts:
             units += ["elements"] if len(labels) != known else []
         units += ["sum", *_masks(batch)]
         units += _widths(batch) if labels is None else []
-        counted = {unit: self(unit, batch, samples) for unit in units}
+        counted = {unit: self(unit, batch, samples, issued) for unit in units}
         return {unit: each for unit, each in counted.items() if each is not None}
 
     def of_torch(self, live: list[str]) -> list[str]:
@@ -363,7 +353,7 @@ class Contents:
 
     def __call__(self, unit: str) -> float | None:
         """Return how many of ``unit`` are in it; None where it has none."""
-        return self.counts(unit, self.batch, self.samples)
+        return self.counts(unit, self.batch, self.samples, self.issued)
 
     def needed(self, unit: str) -> float:
         """Return how many of ``unit`` are in it.
@@ -383,7 +373,7 @@ class Contents:
 
     def all(self) -> dict[str, float]:
         """Return unit -> amount for all that it has, preferred ones first."""
-        amounts = self.counts.all(self.batch, self.samples)
+        amounts = self.counts.all(self.batch, self.samples, self.issued)
         return {unit: float(amount) for unit, amount in amounts.items()}
 
     def present(self, live: Iterable[str]) -> list[str]:

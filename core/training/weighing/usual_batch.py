@@ -94,7 +94,8 @@ def _counter(counts: Counts, unit: str) -> _Counter:
         return lambda labels, shape, batch, source: shape.numel()
     if unit not in ("labels", "shifted_labels"):
         return lambda labels, shape, batch, source: counts(
-            unit, batch, None if source.issued is None else len(source.issued)
+            *(unit, batch, None if source.issued is None else len(source.issued)),
+            source.issued,
         )
     ignored, is_shifted = counts.ignored, unit == "shifted_labels"
 

@@ -10,16 +10,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from training.errors import DataError
+from training.feed.structure import attribute_of
 from training.hardware.strategy import Strategy
-from training.weighing.candidates import Contents, Counts, LabelUse, said_by
+from training.recipes.weight import checked_weight, warn_of_overruled
+from training.weighing.candidates import Contents, Counts, LabelUse
 from training.weighing.search import Search
 from training.weighing.subject import ComputeLoss, Look, Precision, Subject
 from training.weighing.told import Phase, Told
-from training.weighing.units import check_loss_per, is_known
+from training.weighing.units import check_loss_per, is_known, naming_loss_per
 from training.weighing.usual_batch import Weigh, usual_weight
 
 #: The name of a unit, or a function batch -> number of items.
 LossPer = str | Callable[[Any], float]
+_SAID = "a batch has the loss_weight"
 
 
 class Weigher:
@@ -217,3 +221,38 @@ class Weigher:
     def _tell_window(self) -> None:
         if self._window is not None:
             self._window.sums_losses = self._search.told.unit == "sum"
+
+
+def said_weight(batch: Any) -> float | None:
+    """Return ``batch.loss_weight``: the items that its mean loss is a mean over.
+
+    Raises:
+        DataError: it is negative, infinite or no number.
+    """
+    given = attribute_of(batch, "loss_weight")
+    if given is None:
+        return None
+    return checked_weight(given, _SAID, DataError)
+
+
+def said_by(loss_per: Any) -> Callable[[Any], float | None]:
+    """Return what tells the weight that is said for a batch, None where nobody does.
+
+    The batch itself, or else a function: it warns, once, of a ``loss_per`` that does
+    nothing since the batch says it.
+    """
+    function = naming_loss_per(loss_per) if callable(loss_per) else None
+    has_warned = loss_per is None
+
+    def said(batch: Any) -> float | None:
+        nonlocal has_warned
+        weight = said_weight(batch)
+        if weight is None:
+            return None if function is None else function(batch)
+        if not has_warned:
+            has_warned = True
+            way_out = "make batches without a loss_weight"
+            warn_of_overruled(loss_per, _SAID, weight, way_out)
+        return weight
+
+    return said

@@ -23,7 +23,7 @@ from trainbus_evaluation.sanity import (
 from trainbus_evaluation.task_evaluator import TaskEvaluator
 from trainbus_evaluation.vqa_evaluator import METRICS as VQA_METRICS
 from trainbus_evaluation.vqa_evaluator import VQAEvaluator
-from training import ConfigError, checked_options
+from training import ConfigError, DataError, checked_options
 from training.callbacks import Callback
 from training.plugin import (
     Plan,
@@ -331,9 +331,11 @@ class EvaluationCallback(Callback):
             results = self._results(trainer, first, name)
         except Exception as error:
             way = f"; {self.name}.sanity_batches: 0 leaves it out"
+            # A row that cannot be used would be met again, at the epoch's end.
+            is_lasting = lacks_gradients(error) or isinstance(error, DataError)
             error.add_note(
                 "this was the first of the validation data, before training"
-                f"{'' if lacks_gradients(error) else way}"
+                f"{'' if is_lasting else way}"
             )
             raise
         numbers = numbers_of(results, name)

@@ -27,7 +27,6 @@ from training.plugin import (
     StepFn,
     Strategy,
     batch_to_device,
-    evaluating,
     portions,
     strategy_of,
 )
@@ -65,7 +64,8 @@ class Evaluator:
     last outputs are taken.
 
     Args:
-        model: any module; every module's train or eval mode is as before afterwards.
+        model: any module; measured in eval mode, with modules that the loss uses, and
+            every one's mode is as before afterwards.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``; None: where the model is.
         metrics: which to return: ``loss``, ``accuracy``, ``f1``, ``mae``, ``mse``, and
             functions and objects as above.
@@ -148,7 +148,7 @@ class Evaluator:
         needs_classes = not shipped.isdisjoint(OF_CLASSES)
         needs_outputs = needs_classes or compared.is_needed
         taps = self._runner.with_outputs() if needs_outputs else nullcontext()
-        with evaluating(self.model), taps:
+        with self._runner.evaluating(), taps:
             for batch, moved, samples, counts in placed(dataloader, device):
                 mean, weight, outputs = self._runner.loss_and_outputs(
                     batch, moved, device, samples, needs_loss, needs_classes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +21,7 @@ from training.plugin import (
     attribute_of,
     call_model,
     choose_device,
+    evaluating,
     loss_in,
     make_forward,
 )
@@ -68,6 +69,10 @@ class ModelRunner:
         self._forward = make_forward(loss_fn, step_fn) if is_given else None
         self._compute_loss = compute_loss
         self._trainer = None if compute_loss is None else _trainer_of(compute_loss)
+        self._loss: Any = loss_fn if step_fn is None else step_fn
+        if compute_loss is not None:
+            trainer = self._trainer
+            self._loss = compute_loss if trainer is None else trainer.criterion.function
         taken = inspect.signature(compute_loss).parameters if compute_loss else ()
         self._taken = [n for n in ("samples", "moved", "parts") if n in taken]
         self.parts: Parts = {}
@@ -87,6 +92,10 @@ class ModelRunner:
             return here
         self.model.to(wanted)
         return wanted
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Measure below this: in eval mode, with what the loss uses; no gradients."""
+        return evaluating(self.model, loss=self._loss)
 
     def loss_and_outputs(
         self,

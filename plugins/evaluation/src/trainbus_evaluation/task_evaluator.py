@@ -18,7 +18,6 @@ from trainbus_evaluation.warned import WarnOnce
 from training import ConfigError, checked_options
 from training.plugin import (
     attribute_of,
-    evaluating,
     followed_options,
     slug,
     strategy_of,
@@ -142,7 +141,7 @@ class TaskEvaluator:
         device = self._runner.place()
         loss, answers = LossMeans(), list[list[dict[str, Any]]]()
         needs_answers = return_predictions or tuple(self.metrics) != ("loss",)
-        with evaluating(self.model):
+        with self._runner.evaluating():
             for batch, moved, samples, counts in placed(dataloader, device):
                 mean, weight = self._loss(batch, moved, device, samples)
                 loss.add(mean, weight if counts else 0.0, self._runner.parts)

@@ -204,13 +204,24 @@ def test_too_little_memory_is_explained_once() -> None:
     assert note.startswith("out of memory at step 1")
 
 
-def test_an_error_of_a_hook_names_its_plugin_and_no_batch() -> None:
-    class Raises(Callback):
-        def on_batch_end(self) -> None:
-            raise KeyError("mine")
+class Begins(Callback):
+    """Raises before a batch is computed."""
 
-    _, (note,) = failure_of(trainer_of(loader(), callbacks=[Raises()]), KeyError)
-    assert "Raises" in note
+    def on_batch_begin(self) -> None:
+        raise KeyError("mine")
+
+
+class Ends(Callback):
+    """Raises after a batch was computed."""
+
+    def on_batch_end(self) -> None:
+        raise KeyError("mine")
+
+
+@pytest.mark.parametrize("kind", [Begins, Ends])
+def test_an_error_of_a_hook_names_its_plugin_and_no_batch(kind: type[Callback]) -> None:
+    _, (note,) = failure_of(trainer_of(loader(), callbacks=[kind()]), KeyError)
+    assert kind.__name__ in note
     assert "of the epoch" not in note
 
 

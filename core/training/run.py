@@ -121,9 +121,10 @@ class Run:
                 if requests.signal is not None:
                     raise interruption(requests.signal)
             except BaseException as error:
+                # First: so far only hooks are noted, not what a batch was computed by.
+                note_batches(error, self.loop, self.watched)
                 at = self.state.progress.step
                 failure = noted(error, self.bus.made, at, self._users)
-                note_batches(failure, self.loop, self.watched)
             self.seconds = time.perf_counter() - started
             is_kept = requests.failure is not None  # let go of in tearing down
             failure = tear_down(trainer, failure, self.watched)

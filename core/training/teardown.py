@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from training.bus.slots import RAISED_BY
 from training.errors import NonFiniteError
-from training.messages.error_texts import add_note, repr_of
+from training.messages.error_texts import add_note, notes_of, repr_of
 from training.signals.handlers import signal_of
 
 if TYPE_CHECKING:
@@ -27,15 +28,17 @@ def note_batches(
     """Note on ``error`` the step, and the batches, whose computing raised it.
 
     Args:
-        error: ends the run. It stays as it is where no batch was being computed and no
-            value is not finite, and where memory was short: ``memory_advice`` explains.
+        error: ends the run. It stays as it is where no batch was being computed, or a
+            hook raised it then, and no value is not finite; and where memory was short:
+            ``memory_advice`` explains.
         loop: of the run, if it has begun.
         watched: its batches, where they come from indices.
     """
     if loop is None or isinstance(error, torch.OutOfMemoryError):
         return
     at, failed = loop.state.progress, loop.failed_batch
-    if failed is not None:
+    is_of_hook = any(note.startswith(RAISED_BY) for note in notes_of(error))
+    if failed is not None and not is_of_hook:
         numbers = range(failed, failed + 1)
     elif isinstance(error, NonFiniteError):  # the counters are from before the window
         end = at.batch + loop.trainer.gradient_accumulation_steps
@@ -48,7 +51,11 @@ def note_batches(
     ]
     if len(places) > MOST_TOLD:
         places = [f"batches {numbers[0]} to {numbers[-1]} of the epoch"]
-    add_note(error, f"in step {at.step + 1}: {'; '.join(places)}")
+    strategy = loop.trainer.strategy
+    # The value may be another process's.
+    is_one_of = failed is None and strategy.is_divided
+    begin = f"; rank {strategy.rank} had" if is_one_of else ":"
+    add_note(error, f"in step {at.step + 1}{begin} {'; '.join(places)}")
 
 
 def tear_down(

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from training import Callback, NonFiniteError, Trainer
 from training.feed.bad_values import refusal
+from training.feed.workers import KEPT, MOST_INDICES, Issued
 
 NAN, INF = float("nan"), float("inf")
 
@@ -204,13 +205,24 @@ def test_too_little_memory_is_explained_once() -> None:
     assert note.startswith("out of memory at step 1")
 
 
-def test_an_error_of_a_hook_names_its_plugin_and_no_batch() -> None:
-    class Raises(Callback):
-        def on_batch_end(self) -> None:
-            raise KeyError("mine")
+class Begins(Callback):
+    """Raises before a batch is computed."""
 
-    _, (note,) = failure_of(trainer_of(loader(), callbacks=[Raises()]), KeyError)
-    assert "Raises" in note
+    def on_batch_begin(self) -> None:
+        raise KeyError("mine")
+
+
+class Ends(Callback):
+    """Raises after a batch was computed."""
+
+    def on_batch_end(self) -> None:
+        raise KeyError("mine")
+
+
+@pytest.mark.parametrize("kind", [Begins, Ends])
+def test_an_error_of_a_hook_names_its_plugin_and_no_batch(kind: type[Callback]) -> None:
+    _, (note,) = failure_of(trainer_of(loader(), callbacks=[kind()]), KeyError)
+    assert kind.__name__ in note
     assert "of the epoch" not in note
 
 
@@ -222,3 +234,16 @@ def test_a_window_of_many_batches_is_told_by_its_ends() -> None:
     trainer = trainer_of(loader(), callbacks=[Spoils()], gradient_accumulation_steps=8)
     _, notes = failure_of(trainer, NonFiniteError)
     assert notes == ["in step 1: batches 0 to 5 of the epoch"]
+
+
+@pytest.mark.parametrize(
+    ("size", "num_known"), [(1, KEPT), (MOST_INDICES // 4, 4), (MOST_INDICES + 1, 2)]
+)
+def test_of_large_batches_the_indices_of_fewer_are_remembered(
+    size: int, num_known: int
+) -> None:
+    issued = Issued([[number] * size for number in range(KEPT)], loader())
+    for number, indices in enumerate(issued):
+        assert issued.at(number) is indices
+    known = [number for number in range(KEPT) if issued.at(number) is not None]
+    assert known == list(range(KEPT))[-num_known:]

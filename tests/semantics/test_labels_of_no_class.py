@@ -95,14 +95,21 @@ def test_a_loss_of_ones_own_may_take_labels_in_its_own_way() -> None:
         train(rows(7), LastIsMinusOne(FOUR), gradient_accumulation_steps=2)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of torch.compile
 @pytest.mark.parametrize("label", [255, -1])
 def test_without_class_weights_the_label_and_ignore_index_are_told(label: int) -> None:
     found = f"has the label {label}, which is no class of the outputs"
     with pytest.raises(DataError, match=f"{found}.* ignore_index -100 alone"):
         train(rows(label), nn.CrossEntropyLoss())
-    given = functools.partial(nn.functional.cross_entropy, ignore_index=9)
-    with pytest.raises(DataError, match=f"{found}.* ignore_index 9 alone"):
-        train(rows(label), given)
+    nine = nn.CrossEntropyLoss(ignore_index=9)
+    for given in (
+        functools.partial(nn.functional.cross_entropy, ignore_index=9),
+        functools.partial(nine),
+        nine.forward,
+        torch.compile(nine, backend="eager"),
+    ):
+        with pytest.raises(DataError, match=f"{found}.* ignore_index 9 alone"):
+            train(rows(label), given, loss_per="labels")
 
 
 def test_a_loss_of_ones_own_keeps_torchs_words() -> None:

@@ -171,3 +171,10 @@ def test_a_teacher_that_torch_exported_and_that_knows_no_modes_is_left_alone():
     holder = SimpleNamespace(teacher=teacher)
     evaluator = Evaluator(nn.Linear(4, 2), **loss_of("closure", holder))
     assert evaluator.evaluate(rows(1))["loss"] > 0
+
+
+def test_a_teacher_that_torch_froze_and_that_has_no_mode_is_left_alone():
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(4, 2), nn.Dropout()).eval())
+    holder = SimpleNamespace(teacher=torch.jit.freeze(scripted))
+    evaluator = Evaluator(nn.Linear(4, 2), **loss_of("closure", holder))
+    assert evaluator.evaluate(rows(1))["loss"] > 0

@@ -17,6 +17,8 @@ from training.messages.error_texts import add_note, text_of
 
 #: Batches whose indices are remembered: a device tells of a bad loss some steps late.
 KEPT = 66
+#: Of large batches fewer are: up to 40 bytes each, beside those that are needed.
+MOST_INDICES = 1_000_000
 
 
 class Issued(Sampler[Any]):
@@ -32,6 +34,7 @@ class Issued(Sampler[Any]):
         self.count = 0  # in this pass, so far
         # Its workers ask for indices this far ahead of the batch that is here.
         under_way = loader.num_workers * (loader.prefetch_factor or 0)
+        self._needed = under_way + 2
         self._recent: deque[Any] = deque(maxlen=under_way + KEPT)
 
     def __len__(self) -> int:
@@ -43,6 +46,10 @@ class Issued(Sampler[Any]):
         for each in self.indices:
             self.count += 1
             self._recent.append(each)
+            if isinstance(each, list):  # batches are mostly alike in length
+                most = max(self._needed, MOST_INDICES // (len(each) or 1))
+                if len(self._recent) > most:
+                    self._recent.popleft()
             yield each
 
     def at(self, number: int) -> Any:

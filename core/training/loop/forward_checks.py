@@ -207,11 +207,13 @@ def refuse_labels(error: IndexError, loss_fn: Any) -> None:
     """
     found = _OUT_OF_BOUNDS.search(text_of(error))
     inner = getattr(loss_fn, "func", loss_fn)  # of a functools.partial
+    inner = getattr(inner, "__self__", inner)  # of a method
+    inner = getattr(inner, "_orig_mod", inner)  # torch.compile's wrapper
     own = getattr(inner, "__module__", None) or ""
     if found is None or not own.startswith("torch."):
         return
-    options = getattr(loss_fn, "keywords", None) or getattr(loss_fn, "__dict__", {})
-    ignored = options.get("ignore_index", -100)  # torch's own
+    given = getattr(loss_fn, "keywords", {})
+    ignored = given.get("ignore_index", getattr(inner, "ignore_index", -100))
     raise DataError(
         f"a batch has the label {found[1]}, which is no class of the outputs, and "
         f"loss_fn ({name_of(loss_fn)}) leaves out ignore_index {ignored} alone; set "

@@ -235,9 +235,10 @@ def _used_in_eval_mode(loss: Any, own: set[nn.Module]) -> Iterator[None]:
     """Put what a loss uses beside ``own`` into eval mode meanwhile."""
     found = [held for _, held in reachable(loss) if isinstance(held, nn.Module)]
     used = {module for held in found for module in held.modules()} - own
-    modes = {module: module.training for module in used}
+    # What torch.jit.freeze returns has no mode.
+    modes = {each: each.training for each in used if hasattr(each, "training")}
     # The marks alone: what torch has exported raises in eval().
-    for module in used:
+    for module in modes:
         module.training = False
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from ranks import Ranks
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
 from toy import Regression, make_trainer, regression_batches
 
 from training import Callback, NonFiniteError, PluginError, Trainer
@@ -134,6 +136,35 @@ def same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     ]
     pairs = zip(first["weights"], second["weights"], strict=True)
     return rest[0] == rest[1] and all(torch.equal(a, b) for a, b in pairs)
+
+
+def noted(data: str) -> list[str]:
+    """Return the notes where row 5 of eight, in batches of four, holds a NaN."""
+    x = torch.ones(8, 4)
+    x[5, 0] = float("nan")
+    rows: Any = TensorDataset(x, torch.ones(8, 1))
+    if data == "own":
+        rows = Subset(rows, range(int(os.environ["RANK"]), 8, 2))
+    loader = DataLoader(rows, batch_size=2 if data == "own" else 4)
+    plugins: list[Any] = [{"distributed": {"data": data}}]
+    model = nn.Linear(4, 1)
+    options = {"loss_fn": nn.MSELoss(), "loss_per": "samples"}
+    trainer = make_trainer(model, loader, plugins=plugins, **options)
+    with pytest.raises(NonFiniteError, match="the loss is nan on rank") as caught:
+        trainer.train()
+    return caught.value.__notes__
+
+
+@pytest.mark.parametrize(
+    ("data", "samples"),
+    [("split", ("[4, 5]", "[6, 7]")), ("own", ("[2, 3]", "[2, 3]"))],
+)
+def test_of_a_bad_window_each_process_says_that_the_samples_are_its_own(
+    two: Ranks, data: str, samples: tuple[str, str]
+) -> None:
+    for rank, notes in enumerate(two.run(noted, data)):
+        place = f"batch 1 of the epoch, samples {samples[rank]}"
+        assert f"in step 2; rank {rank} had {place}" in notes
 
 
 @pytest.mark.parametrize("rank", [0, 1])

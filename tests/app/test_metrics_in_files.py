@@ -49,7 +49,12 @@ class Nothing:
     pass
 
 
+class Half:
+    def update(self, predictions, targets): ...
+
+
 whole = int  # whose signature is in no reach
+nameless = lambda predictions, targets: 0.0
 """
 LISTED = "[exact_match, ./own.py:shortness, ./own.py:Seen]"
 SHORTNESS = (3 + 5 + 4 + 5) / 4
@@ -114,8 +119,16 @@ def test_a_plan_knows_their_names(command: Command) -> None:
         ("./gone.py:r2", "metrics: file './gone.py' does not exist"),
         ("./own.py", "'./own.py', which is a file; name a function or a class in it"),
         ("./own.py:limit", "'./own.py:limit', but that is int; name a function"),
-        ("./own.py:Nothing", "but that is a class without them; name a function"),
-        ("./own.py:whole", "but that is a class without them; name a function"),
+        (
+            "./own.py:Nothing",
+            "is a class without update, compute, reset; name a function",
+        ),
+        ("./own.py:Half", "but that is a class without compute, reset; name a"),
+        (
+            "./own.py:whole",
+            "is a class without update, compute, reset; name a function",
+        ),
+        ("./own.py:nameless", "'./own.py:nameless', which has no name to be delivered"),
         ("./own.py:Weighed", "whose constructor needs arguments; let it do without"),
         ("./own.py:right_first", "takes 'y_true' first, but is called with"),
         ("./own.py:functools", "but that is module; name a function"),

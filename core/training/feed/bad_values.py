@@ -65,9 +65,10 @@ def _found(value: Any, place: str, levels: int = 8) -> Iterator[tuple[str, bool]
 
 
 def _told(value: Tensor, place: str) -> Iterator[tuple[str, bool]]:
-    for kind, bad in (("NaN", value.isnan()), ("infinite values", value.isinf())):
+    for kind, bad in (("NaN", value.isnan()), ("infinite value", value.isinf())):
         if not (count := int(bad.sum())):
             continue
+        plural = "s" if count > 1 and kind != "NaN" else ""
         rows = ""
         if bad.dim():
             where = bad.flatten(1).any(1) if bad.dim() > 1 else bad
@@ -75,4 +76,4 @@ def _told(value: Tensor, place: str) -> Iterator[tuple[str, bool]]:
             named = ", ".join(map(str, numbers[:MOST_TOLD]))
             more = ", ..." if len(numbers) > MOST_TOLD else ""
             rows = f" (row{'s' if len(numbers) > 1 else ''} {named}{more})"
-        yield f"{place} holds {count} {kind}{rows}", kind == "NaN"
+        yield f"{place} holds {count} {kind}{plural}{rows}", kind == "NaN"

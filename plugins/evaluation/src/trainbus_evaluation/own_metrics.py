@@ -20,6 +20,8 @@ from training.plugin import Strategy, did_you_mean, named_object
 METRICS = ("loss", "accuracy", "f1", "mae", "mse")
 #: What a run calls its losses.
 LOSSES = ("train_loss", "val_loss")
+#: Of a metric that is updated.
+METHODS = ("update", "compute", "reset")
 #: What functions that take the truth first, as scikit-learn's do, call it.
 TRUTHS = {
     *("y_true", "labels_true", "true", "truth", "ground_truth", "gold", "expected"),
@@ -56,7 +58,7 @@ def named(metrics: Iterable[Metric]) -> dict[str, Any]:
     for each in listed:
         metric = loaded[each] if isinstance(each, str) else each
         is_name = isinstance(metric, str)
-        name, own = (metric, None) if is_name else (_name_of(metric), metric)
+        name, own = (metric, None) if is_name else (_name_of(metric, each), metric)
         if name in LOSSES or (name == "loss" and not is_name):
             raise ConfigError(
                 f"metrics has {'' if is_name else 'one of your own named '}{name!r}, "
@@ -178,7 +180,8 @@ def _loaded(text: str) -> Metric:
         return text
     is_class = isinstance(own, type)
     if not (_has_methods(own) if is_class else is_own(own)):
-        kind = "a class without them" if is_class else type(own).__name__
+        lacking = ", ".join(name for name in METHODS if not _has_methods(own, name))
+        kind = f"a class without {lacking}" if is_class else type(own).__name__
         raise ConfigError(
             f"metrics has {text!r}, but that is {kind}; name a function (outputs, "
             "targets), or a class with update(outputs, targets), compute() and reset()"
@@ -198,9 +201,8 @@ def _object_of(cls: type[Any], text: str) -> Any:
         return cls()
 
 
-def _has_methods(metric: Any) -> bool:
-    methods = (getattr(metric, name, None) for name in ("update", "compute", "reset"))
-    return all(map(callable, methods))
+def _has_methods(metric: Any, *names: str) -> bool:
+    return all(callable(getattr(metric, name, None)) for name in names or METHODS)
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -209,7 +211,7 @@ def _is_same(one: Any, other: Any) -> bool:
     return one is other or (are_methods and one == other)
 
 
-def _name_of(metric: Any) -> str:
+def _name_of(metric: Any, listed: Any) -> str:
     if isinstance(metric, type):
         raise ConfigError(
             f"metrics has the class {metric.__name__}; pass an object of it, such as "
@@ -222,7 +224,7 @@ def _name_of(metric: Any) -> str:
     name = getattr(metric, "__name__", None)
     if not callable(metric) or not isinstance(name, str) or not name.isidentifier():
         raise ConfigError(
-            f"metrics has {metric!r}, which has no name to be delivered under; pass "
+            f"metrics has {listed!r}, which has no name to be delivered under; pass "
             "a function that is written as `def name(outputs, targets): ...`, such as "
             "one that calls it"
         )

@@ -389,4 +389,6 @@ def test_an_error_in_loss_per_says_where_it_was_raised() -> None:
     trainer = trainer_with(lambda p: torch.optim.SGD(p, lr=0.1), loss_per=count)
     with pytest.raises((TypeError, KeyError)) as caught:
         trainer.train()
-    assert caught.value.__notes__ == ["raised by loss_per, given a tuple"]
+    raised_by, where = caught.value.__notes__
+    assert raised_by == "raised by loss_per, given a tuple"
+    assert where == "in step 1: batch 0 of the epoch"

@@ -290,8 +290,9 @@ def test_a_graph_that_a_step_fn_has_used_up_is_told_with_its_error(
 ) -> None:
     with pytest.raises(RuntimeError, match="a second time") as caught:
         goes_back(False).train()
-    (note,) = caught.value.__notes__
+    note, where = caught.value.__notes__
     assert note.startswith(BACK)
+    assert where.startswith("in step 1: batch 0 of the epoch")
     assert BACK not in caplog.text
 
 

@@ -249,11 +249,11 @@ class DividedWindow(Window):
         if len(set(told[size:])) > 1:
             follow_main(self._parameters, self._group)
 
-    def _refuse(self, what: str) -> None:
+    def _refuse(self, what: str, batch: Any = None) -> None:
         """As there; what one process cannot go on after ends all."""
         failure = None
         try:
-            super()._refuse(what)
+            super()._refuse(what, batch)
         except NonFiniteError as error:
             failure = str(error)
         found = self._group.gather(failure, "of refusals")

@@ -10,14 +10,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from faults.runs import Augmented, build, loader_of
-from torch.utils.data import DataLoader, IterableDataset, Sampler
+from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -158,39 +157,6 @@ def test_p6_a_worker_whose_line_breaks_before_its_death_is_known_is_named_too(
     words = caught.value.__cause__
     assert isinstance(words, RuntimeError)
     assert words.__cause__ is error
-
-
-class AsksLate(Sampler[list[int]]):
-    """Gives out the second batch when a worker has died, from an ``epoch`` on."""
-
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        self.is_late = epoch >= self.epoch
-
-    def __len__(self) -> int:
-        return 2
-
-    def __iter__(self) -> Iterator[list[int]]:
-        yield [5, 6] if self.is_late else [0, 1]
-        if self.is_late:
-            wait([each.sentinel for each in multiprocessing.active_children()])
-        yield [2, 3]
-
-
-@pytest.mark.parametrize("persistent", [False, True], ids=["new", "that stay"])
-@pytest.mark.parametrize("epoch", [0, 1])
-def test_p6_a_worker_that_is_lost_while_the_others_begin_is_named_too(
-    epoch: int, persistent: bool
-) -> None:
-    # What is loaded ahead is asked for one by one; it has died of the first before.
-    asks = AsksLate(epoch)
-    options = {"num_workers": 1, "persistent_workers": persistent}
-    loader = DataLoader(Bad("is killed"), batch_sampler=asks, **options)
-    said = r"lost a worker .*batch 0 of the epoch, samples \[5, 6\], from worker 0"
-    with pytest.raises(DataError, match=said):
-        build(loader=loader).train()
 
 
 class RaisesAtEnd(Callback):

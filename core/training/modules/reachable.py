@@ -23,6 +23,8 @@ MOST_ITEMS = 100
 #: And lists in lists.
 MOST_LEVELS = 4
 CONTAINERS = (list, tuple, dict, deque)
+#: What torch keeps in each module: it is saved, or no number.
+OF_MODULES = frozenset(vars(nn.Module()))
 
 #: (place, what is there), each once.
 Found = list[tuple[str, Any]]
@@ -44,7 +46,8 @@ def kept_by(module: nn.Module, place: str) -> Iterator[tuple[str, Any]]:
     for inner, part in module.named_modules():
         # What it saves by itself is its own.
         saves = type(part).get_extra_state is not nn.Module.get_extra_state
-        for name, value in vars(part).items():
+        own = [(n, value) for n, value in vars(part).items() if n not in OF_MODULES]
+        for name, value in own:
             if isinstance(value, Optimizer) or (not saves and is_generator(value)):
                 yield joined(joined(place, inner), name), value
 

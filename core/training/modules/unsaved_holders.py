@@ -12,12 +12,9 @@ from training.hardware.rng import is_generator
 from training.modules.frozen_weights import WHOLE, sample_of
 from training.modules.of_user import has_users_hook, is_users_object
 from training.modules.plain_names import named_parts
-from training.modules.reachable import held_in, joined
+from training.modules.reachable import OF_MODULES, held_in, joined
 from training.modules.unsaved_buffers import holds_numbers
 from training.plain import is_number
-
-#: What torch keeps in each module: it is saved, or no number.
-OF_MODULES = frozenset(vars(nn.Module()))
 
 #: Its dotted place, and what is there.
 Held = tuple[str, Any]

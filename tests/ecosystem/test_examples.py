@@ -9,7 +9,7 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CALLBACKS = ("ema", "event_stream", "grad_noise")
-NAMES = (*CALLBACKS, "text_classification", "vilt")
+NAMES = (*CALLBACKS, "text_classification", "vilt", "wandb")
 
 pytestmark = pytest.mark.slow
 

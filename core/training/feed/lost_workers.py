@@ -1,4 +1,4 @@
-"""Tell from the error of a loader that a worker of it died, or did not answer."""
+"""End workers at once; tell from an error that one died, or did not answer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from multiprocessing.connection import wait
 from typing import Any
+
+from torch.utils.data._utils import signal_handling
 
 from training.errors import DataError
 from training.messages.error_texts import text_of
@@ -70,3 +72,24 @@ def require_worker(batches: Any, error: Exception) -> None:
         if worker.exitcode:
             words = f"DataLoader worker (pid(s) {worker.pid}) exited unexpectedly"
             raise RuntimeError(words) from error
+
+
+def kill_workers(batches: Any) -> None:
+    """Kill the workers of an iterator of torch's, if it has any and they live."""
+    if not getattr(batches, "_workers", ()) or batches._shutdown:
+        return
+    # Torch's own end waits for each worker; and unless told not to watch them, it
+    # raises in the middle of anything when one is gone. Of one that has just died, it
+    # raises here: then its own end is still to come.
+    watch: Any = signal_handling
+    watch._remove_worker_pids(id(batches))
+    batches._shutdown = True
+    # Of the thread that pins what they load, which nobody else would tell any more.
+    if (done := getattr(batches, "_pin_memory_thread_done_event", None)) is not None:
+        done.set()
+    for worker in batches._workers:
+        worker.kill()
+        worker.join(5)  # seconds; what a dead disk holds cannot be killed
+    for queue in batches._index_queues:  # each has a thread, which waits for a reader
+        queue.cancel_join_thread()
+        queue.close()

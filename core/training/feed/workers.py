@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
-from torch.utils.data._utils import signal_handling
 
 from training.errors import DataError
 from training.messages.error_texts import add_note, text_of
@@ -147,6 +146,8 @@ class Watched:
                 that hangs would outlive the run. See ``end_workers``.
         """
         if kills:
+            from training.feed.lost_workers import kill_workers  # in a run that fails
+
             kill_workers(self._batches)
         else:
             self._batches = iter(())
@@ -165,27 +166,6 @@ class Watched:
             worker = (self._number - self._skipped) % self._num_workers
             place += f", from worker {worker}"
         return place
-
-
-def kill_workers(batches: Any) -> None:
-    """Kill the workers of an iterator of torch's, if it has any and they live."""
-    if not getattr(batches, "_workers", ()) or batches._shutdown:
-        return
-    # Torch's own end waits for each worker; and unless told not to watch them, it
-    # raises in the middle of anything when one is gone. Of one that has just died, it
-    # raises here: then its own end is still to come.
-    watch: Any = signal_handling
-    watch._remove_worker_pids(id(batches))
-    batches._shutdown = True
-    # Of the thread that pins what they load, which nobody else would tell any more.
-    if (done := getattr(batches, "_pin_memory_thread_done_event", None)) is not None:
-        done.set()
-    for worker in batches._workers:
-        worker.kill()
-        worker.join(5)  # seconds; what a dead disk holds cannot be killed
-    for queue in batches._index_queues:  # each has a thread, which waits for a reader
-        queue.cancel_join_thread()
-        queue.close()
 
 
 def draw_as_if_new(loader: Any) -> None:
@@ -212,6 +192,8 @@ def end_workers(loader: Any, kills: bool = False) -> None:
     """
     batches, loader._iterator = loader._iterator, None
     if kills:
+        from training.feed.lost_workers import kill_workers  # in a run that fails
+
         kill_workers(batches)
     # By name: a traceback may hold it, too.
     if hasattr(batches, "_shutdown_workers"):

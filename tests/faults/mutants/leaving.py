@@ -135,7 +135,7 @@ MUTANTS = [
     Mutant(
         "P6",
         "a worker that hangs is left",
-        "training.feed.workers",
+        "training.feed.lost_workers",
         "for worker in batches._workers:",
         "for worker in ():",
         WORKERS,

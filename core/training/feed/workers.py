@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from multiprocessing import active_children
 from typing import Any
 
 import torch
@@ -87,8 +86,6 @@ class Watched:
     def __init__(self, loader: Any, issued: Issued, skipped: int) -> None:
         #: None until they have begun; of workers that persist, the same again.
         self._batches: Any = loader._iterator
-        #: Processes that are none of its workers, whichever these will be.
-        self._others = {each.pid for each in active_children()}
         self._issued = issued
         issued.count = 0  # none: what is known of them is of the pass before
         self._skipped, self._number = skipped, skipped
@@ -98,7 +95,15 @@ class Watched:
 
     def begin(self, iterate: Callable[[], Iterator[Any]]) -> Watched:
         """Iterate what ``iterate`` returns; a worker may be lost before it does."""
-        self._batches = iterate()
+        try:
+            self._batches = iterate()
+        except BaseException as error:
+            from training.feed.lost_workers import held_by  # in a run that fails
+
+            # One that fails halfway is nowhere else, and its workers live.
+            new = (each for each, is_new in held_by(error) if is_new)
+            self._batches = next(new, self._batches)
+            raise
         return self
 
     def __iter__(self) -> Iterator[Any]:
@@ -134,9 +139,13 @@ class Watched:
 
     def loss(self, error: BaseException) -> DataError | None:
         """Return what to raise if ``error`` says that one of our workers is lost."""
-        from training.feed.lost_workers import loss_in  # in a run that fails
+        # In a run that fails.
+        from training.feed.lost_workers import held_by, loss_in, workers_of
 
-        return loss_in(error, self._place(), self._are_own)
+        own = {each.pid for each in workers_of(self._batches)}
+        is_awaited = any(each is self._batches for each, _ in held_by(error))
+        name, place = "train_dataloader", self._place()
+        return loss_in(error, name, place, lambda lost: lost & own, is_awaited)
 
     def end(self, kills: bool) -> None:
         """Let the workers end, if nothing else holds them; there is no next batch.
@@ -151,13 +160,6 @@ class Watched:
             kill_workers(self._batches)
         else:
             self._batches = iter(())
-
-    def _are_own(self, lost: set[int] | None) -> bool:
-        """Whether processes of these numbers, or any, are workers of this loader."""
-        if self._batches is None:
-            return lost is not None and not lost & self._others
-        workers = getattr(self._batches, "_workers", ())
-        return any(lost is None or worker.pid in lost for worker in workers)
 
     def _place(self) -> str:
         place = self.place(self._number)

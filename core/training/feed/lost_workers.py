@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from inspect import getattr_static
+from multiprocessing import active_children
 from multiprocessing.connection import wait
 from traceback import walk_tb
 from typing import Any
@@ -50,6 +53,36 @@ def loss_in(
             "samples, or give the loader a longer timeout"
         )
     return None
+
+
+@contextmanager
+def reading_validation(
+    loader: Any, name: str, batch: Callable[[], int | None]
+) -> Iterator[None]:
+    """Name a worker for validation that is lost below; leave none behind a failure.
+
+    Args:
+        loader: that is read below, by whomever.
+        name: of it among several; else ``""``.
+        batch: returns the number of the batch that comes next; None: it is not known.
+    Raises:
+        DataError: a worker that begins below, or one of ``loader``'s that persist, is
+            lost, or does not answer in time.
+    """
+    lasting = {each.pid for each in workers_of(getattr(loader, "_iterator", None))}
+    others = {each.pid for each in active_children()} - lasting
+    before = sys.exception()
+    try:
+        yield
+    except Exception as error:
+        kill_held(error, before)
+        whose = f"val_dataloader[{name!r}]" if name else "val_dataloader"
+        number = batch()
+        place = "a batch" if number is None else f"batch {number}"
+        loss = loss_in(error, whose, place, lambda lost: lost - others, True)
+        if loss is None:
+            raise
+        raise loss from error
 
 
 def held_by(error: BaseException) -> Iterator[tuple[Any, bool]]:

@@ -67,6 +67,11 @@ class ValidationShare:
                     read = self._with_indices(batches, self._issued)
                     yield from checked(read, self.strategy, "val_dataloader")
 
+    @property
+    def _iterator(self) -> Any:
+        """What its workers that persist are read with, as a ``DataLoader`` has it."""
+        return getattr(self._reading, "_iterator", None)
+
     def end_workers(self, kills: bool = False) -> None:
         """End the workers that persist: nobody else reads with them."""
         if self._reading is not self.loader:

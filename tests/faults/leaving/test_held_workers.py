@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -138,6 +139,16 @@ def test_p6_nor_by_the_share_of_a_process_that_the_others_do_not_follow(
     del caught
 
 
+def test_p6_nor_by_an_evaluation_outside_of_a_run() -> None:
+    before = multiprocessing.active_children()
+    bad = DataLoader(Bad("raises"), batch_size=2, num_workers=2)
+    trainer = build(val_dataloader=bad, plugins=MEASURED)
+    with pytest.raises(OSError, match="row 5 is rotten") as caught:
+        trainer.plugins["evaluation"].measure(trainer)  # type: ignore[attr-defined]
+    assert multiprocessing.active_children() == before
+    del caught
+
+
 def test_p6_what_failed_before_the_run_keeps_its_workers() -> None:
     batches = iter(loader_of(workers=1))
     own = batches._workers
@@ -167,3 +178,61 @@ def test_p6_workers_that_ran_before_outlive_a_failure_of_what_they_load() -> Non
 def test_p6_what_another_library_calls_its_workers_is_not_ended() -> None:
     with pytest.raises(FileNotFoundError, match="no such shard"):
         build(loader=Shards([0])).train()
+
+
+class IsKilled:
+    """Loses the workers that were not there before while a batch is measured."""
+
+    def __init__(self, before: Any) -> None:
+        self.before, self.real = before, None
+
+    def __call__(self, *arguments: Any) -> Any:
+        for each in set(multiprocessing.active_children()) - {*self.before}:
+            each.kill()
+            # Left as it died: torch's handler, which speaks in here, looks for it.
+            os.waitid(os.P_PID, each.pid, os.WEXITED | os.WNOWAIT)
+        return self.real(*arguments)  # type: ignore[misc]
+
+
+@PERSISTENT
+def test_p6_a_worker_for_validation_that_is_lost_in_measuring_is_named(
+    monkeypatch: pytest.MonkeyPatch, persistent: bool
+) -> None:
+    validation = loader_of(workers=1, persistent_workers=persistent)
+    loaders = {"clean": loader_of(), "other": validation}
+    trainer = build(val_dataloader=loaders, plugins=MEASURED)
+    dies = IsKilled(multiprocessing.active_children())
+    dies.real = trainer.compute_loss
+    monkeypatch.setattr(trainer, "compute_loss", dies)
+    said = r"val_dataloader\['other'\] lost a worker .* before batch 1 arrived"
+    with pytest.raises(DataError, match=said):
+        trainer.train()
+
+
+def test_p6_a_worker_for_training_that_is_lost_in_measuring_is_one_of_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plugins = [{"evaluation": {"sanity_batches": 0, "every_n_steps": 1}}]
+    trainer = build(
+        loader=loader_of(workers=1), val_dataloader=loader_of(), plugins=plugins
+    )
+    real, dies = trainer.compute_loss, IsKilled(multiprocessing.active_children())
+    dies.real = real
+    monkeypatch.setattr(trainer, "compute_loss", dies)
+    with pytest.raises(DataError, match="train_dataloader lost a worker") as caught:
+        trainer.train()
+    notes = getattr(caught.value.__cause__, "__notes__", ())
+    assert any("in evaluate" in note for note in notes)
+
+
+def test_p6_one_that_does_not_answer_is_not_taken_for_one_of_training() -> None:
+    options = {"batch_size": 2, "num_workers": 2, "timeout": 2}
+    late = DataLoader(Bad("hangs"), **options)
+    said = r"val_dataloader: batch 2 did not arrive within 2 seconds"
+    trainer = build(
+        loader=loader_of(workers=1, persistent_workers=True),
+        val_dataloader=late,
+        plugins=MEASURED,
+    )
+    with pytest.raises(DataError, match=said):
+        trainer.train()

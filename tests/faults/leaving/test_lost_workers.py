@@ -17,18 +17,25 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from training import DataError
 
 
-@pytest.mark.parametrize("sanity_batches", [0, 1], ids=["measured", "looked at"])
+@pytest.mark.parametrize(
+    ("sanity_batches", "batch"),
+    [(0, "batch 0"), (1, "a batch")],
+    ids=["measured", "looked at"],
+)
 def test_p6_a_worker_for_validation_whose_line_breaks_is_told_as_lost(
-    monkeypatch: pytest.MonkeyPatch, sanity_batches: int
+    monkeypatch: pytest.MonkeyPatch, sanity_batches: int, batch: str
 ) -> None:
     torchs: Any = _MultiProcessingDataLoaderIter
     error = ConnectionResetError()
     monkeypatch.setattr(torchs, "_try_get_data", lambda self: breaks(self, error))
     plugins = [{"evaluation": {"sanity_batches": sanity_batches}}]
     trainer = build(val_dataloader=loader_of(workers=1), plugins=plugins)
-    with pytest.raises(RuntimeError, match=r"DataLoader worker .* exited") as caught:
+    said = rf"val_dataloader lost a worker .*{batch} arrived"
+    with pytest.raises(DataError, match=said) as caught:
         trainer.train()
-    assert caught.value.__cause__ is error
+    words = caught.value.__cause__
+    assert isinstance(words, RuntimeError)
+    assert words.__cause__ is error
     assert (trainer.step > 0) == (sanity_batches == 0)
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from training.discovery.installed import named_object
     from training.errors import did_you_mean
     from training.feed.batches import batch_to_device, tensors_of
+    from training.feed.lost_workers import reading_validation
     from training.feed.share import StandIn
     from training.feed.structure import attribute_of
     from training.feed.validation_loaders import loaders_by_name
@@ -178,6 +179,7 @@ PURPOSES = {
         "share_of": "training.feed.validation_share",
         "portions": "training.feed.validation_share",
         "batches_of": "training.feed.validation_share",
+        "reading_validation": "training.feed.lost_workers",
         "strategy_of": "training.feed.validation_share",
         "merge_metrics": "training.loop.metrics",
         "checked_answer": "training.hooks.answers",
@@ -293,6 +295,7 @@ __all__ = [
     "share_of",
     "portions",
     "batches_of",
+    "reading_validation",
     "strategy_of",
     "merge_metrics",
     "checked_answer",

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.data._utils import signal_handling
 from toy import Regression, regression_batches
 
 from training import Callback, Trainer
@@ -148,18 +147,3 @@ def assert_same_end(left: Any, right: Any, where: str) -> None:
     """Fail with the first thing that differs."""
     found = first_difference(left, right)
     assert found is None, f"{where}: {found}"
-
-
-def end_at_once(iterators: list[Any]) -> None:
-    """End the workers as torch does when an iterator goes, while its queues are there.
-
-    What an error's traceback holds goes in a cycle, in any order: a queue that is
-    finalized first closes its descriptors, and torch then closes them once more, or
-    those of somebody else who was given the same numbers meanwhile.
-    """
-    watch: Any = signal_handling
-    for each in iterators:
-        if each._worker_pids_set and not each._shutdown:  # nobody is told of them twice
-            watch._remove_worker_pids(id(each))
-            each._worker_pids_set = False
-        each._shutdown_workers()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from training.feed.batches import Arrived, device_batches
 from training.feed.epoch_loader import EpochLoader
-from training.feed.workers import Watched, kill_workers
+from training.feed.workers import Watched
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,8 @@ class Feed:
         """
         order, watched = self._order, self.watched
         if kills:
+            from training.feed.lost_workers import kill_workers  # in a run that fails
+
             kill_workers(order.unwatched)
         order.unwatched = None
         if watched is not None:

@@ -1,11 +1,18 @@
-"""Tell from the error of a loader that a worker of it died, or did not answer."""
+"""End workers at once; tell from an error that one died, or did not answer."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from inspect import getattr_static
+from multiprocessing import active_children
 from multiprocessing.connection import wait
+from traceback import walk_tb
 from typing import Any
+
+from torch.utils.data._utils import signal_handling
 
 from training.errors import DataError
 from training.messages.error_texts import text_of
@@ -16,31 +23,100 @@ _LATE = re.compile(r"DataLoader timed out after ([\d.]+) seconds")
 
 
 def loss_in(
-    error: BaseException, place: str, are_own: Callable[[set[int] | None], bool]
+    error: BaseException,
+    name: str,
+    place: str,
+    owned: Callable[[set[int]], Collection[int]],
+    is_awaited: bool,
 ) -> DataError | None:
-    """Return what to raise if ``error`` says that a worker for training is lost.
+    """Return what to raise if ``error`` says that a worker of a loader is lost.
 
     Args:
         error: one that was met anywhere in the run.
-        place: which batch is awaited, and from which worker.
-        are_own: whether processes of these numbers are workers of the loader; of None,
-            whether it has any.
+        name: of the loader.
+        place: which batch is awaited, and from which worker, where known.
+        owned: which processes of these numbers are workers of the loader.
+        is_awaited: whether a batch of this loader is what torch may have waited for.
     """
     text = text_of(error)
     lost, late = _LOST.search(text), _LATE.search(text)
     # torch's handler speaks of any loader's worker, in the middle of any code.
-    if lost is not None and are_own({*map(int, lost[1].split(","))}):
+    if lost is not None and owned({*map(int, lost[1].split(","))}):
         return DataError(
-            f"train_dataloader lost a worker ({text.splitlines()[0]}) before {place} "
+            f"{name} lost a worker ({text.splitlines()[0]}) before {place} "
             "arrived; mostly the machine ran out of memory: use fewer workers or "
             "smaller batches, and go on from the last checkpoint"
         )
-    if late is not None and are_own(None):
+    if late is not None and is_awaited:
         return DataError(
-            f"train_dataloader: {place} did not arrive within {late[1]} seconds; look "
-            "at these samples, or give the loader a longer timeout"
+            f"{name}: {place} did not arrive within {late[1]} seconds; look at its "
+            "samples, or give the loader a longer timeout"
         )
     return None
+
+
+@contextmanager
+def reading_validation(
+    loader: Any, name: str, batch: Callable[[], int | None]
+) -> Iterator[None]:
+    """Name a worker for validation that is lost below; leave none behind a failure.
+
+    Args:
+        loader: that is read below, by whomever.
+        name: of it among several; else ``""``.
+        batch: returns the number of the batch that comes next; None: it is not known.
+    Raises:
+        DataError: a worker that begins below, or one of ``loader``'s that persist, is
+            lost, or does not answer in time.
+    """
+    lasting = {each.pid for each in workers_of(getattr(loader, "_iterator", None))}
+    others = {each.pid for each in active_children()} - lasting
+    before = sys.exception()
+    try:
+        yield
+    except Exception as error:
+        kill_held(error, before)
+        whose = f"val_dataloader[{name!r}]" if name else "val_dataloader"
+        number = batch()
+        place = "a batch" if number is None else f"batch {number}"
+        loss = loss_in(error, whose, place, lambda lost: lost - others, True)
+        if loss is None:
+            raise
+        raise loss from error
+
+
+def held_by(error: BaseException) -> Iterator[tuple[Any, bool]]:
+    """Yield torch's iterators with workers in the frames that ``error`` came through.
+
+    With each, whether it was being made there; then nobody else knows of it.
+    """
+    for frame, _ in walk_tb(error.__traceback__):
+        for each in filter(workers_of, frame.f_locals.values()):
+            yield each, frame.f_code is type(each).__init__.__code__
+
+
+def kill_held(error: BaseException, before: BaseException | None) -> None:
+    """Kill the workers of iterators that ``error`` holds, and no loader does.
+
+    Left to the garbage collector such an iterator goes in a cycle with its queues, in
+    any order: torch may then close descriptors that were closed before, and are
+    somebody else's by now. Until then its workers would live.
+
+    Args:
+        error: and those it came from.
+        before: was being handled as the work began that failed: not of that.
+    """
+    found = [before]
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if each is not None and not any(each is known for known in found):
+            found.append(each)
+            left += [each.__context__, each.__cause__]
+            for batches, is_new in held_by(each):
+                # Workers that persist are their loader's, once they have begun.
+                if is_new or not batches._persistent_workers:
+                    kill_workers(batches)
 
 
 def require_worker(batches: Any, error: Exception) -> None:
@@ -56,9 +132,7 @@ def require_worker(batches: Any, error: Exception) -> None:
     Raises:
         RuntimeError: a worker of it has died, in torch's own words.
     """
-    # Another library may call anything its workers: threads, or how many there are.
-    workers = getattr(batches, "_worker_pids_set", False) and batches._workers
-    text = text_of(error)
+    workers, text = workers_of(batches), text_of(error)
     is_cut = isinstance(error, OSError | EOFError) or "Pin memory thread exited" in text
     # What the data set itself raised in a worker comes from one that lives.
     if not workers or not is_cut or "in DataLoader worker process" in text:
@@ -70,3 +144,34 @@ def require_worker(batches: Any, error: Exception) -> None:
         if worker.exitcode:
             words = f"DataLoader worker (pid(s) {worker.pid}) exited unexpectedly"
             raise RuntimeError(words) from error
+
+
+def workers_of(batches: Any) -> Sequence[Any]:
+    """Return the processes that an iterator of torch's has begun; of others, none.
+
+    Other libraries may call anything their workers: threads, or how many there are.
+    """
+    is_torchs = getattr_static(batches, "_worker_pids_set", None) is not None
+    return getattr(batches, "_workers", ()) if is_torchs else ()
+
+
+def kill_workers(batches: Any) -> None:
+    """Kill the workers of an iterator of torch's, if it has any and they live."""
+    if not workers_of(batches) or batches._shutdown:
+        return
+    # Torch's own end waits for each worker; and unless told not to watch them, it
+    # raises in the middle of anything when one is gone. Of one that has just died, it
+    # raises here: then its own end is still to come.
+    watch: Any = signal_handling
+    if batches._worker_pids_set:  # not where it failed before it had begun them all
+        watch._remove_worker_pids(id(batches))
+    batches._shutdown = True
+    # Of the thread that pins what they load, which nobody else would tell any more.
+    if (done := getattr(batches, "_pin_memory_thread_done_event", None)) is not None:
+        done.set()
+    for worker in batches._workers:
+        worker.kill()
+        worker.join(5)  # seconds; what a dead disk holds cannot be killed
+    for queue in batches._index_queues:  # each has a thread, which waits for a reader
+        queue.cancel_join_thread()
+        queue.close()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from itertools import count
 from typing import Any
 
@@ -59,12 +59,18 @@ class ValidationShare:
     def __iter__(self) -> Iterator[Any]:
         with rng_of_main(self.strategy):
             draw_as_if_new(self._reading)
-            batches = batches_of(self._reading)
-            if self._issued is None:
-                yield from self._sliced(batches)
-            else:
-                read = self._with_indices(batches, self._issued)
-                yield from checked(read, self.strategy, "val_dataloader")
+            # Closed where it fails: the error would hold it, and its workers.
+            with closing(batches_of(self._reading)) as batches:
+                if self._issued is None:
+                    yield from self._sliced(batches)
+                else:
+                    read = self._with_indices(batches, self._issued)
+                    yield from checked(read, self.strategy, "val_dataloader")
+
+    @property
+    def _iterator(self) -> Any:
+        """What its workers that persist are read with, as a ``DataLoader`` has it."""
+        return getattr(self._reading, "_iterator", None)
 
     def end_workers(self, kills: bool = False) -> None:
         """End the workers that persist: nobody else reads with them."""
@@ -104,7 +110,7 @@ def share_of(loader: Iterable[Any], strategy: Strategy) -> Iterable[Any]:
     return ValidationShare(loader, strategy) if strategy.is_divided else loader
 
 
-def batches_of(loader: Any) -> Iterator[Any]:
+def batches_of(loader: Any) -> Generator[Any, None, None]:
     """Yield the batches of ``loader``, whose workers may be shielded.
 
     One that is lost is told of in torch's words, whatever is known of its end first.

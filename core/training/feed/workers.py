@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from multiprocessing import active_children
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
-from torch.utils.data._utils import signal_handling
 
 from training.errors import DataError
 from training.messages.error_texts import add_note, text_of
@@ -88,8 +86,6 @@ class Watched:
     def __init__(self, loader: Any, issued: Issued, skipped: int) -> None:
         #: None until they have begun; of workers that persist, the same again.
         self._batches: Any = loader._iterator
-        #: Processes that are none of its workers, whichever these will be.
-        self._others = {each.pid for each in active_children()}
         self._issued = issued
         issued.count = 0  # none: what is known of them is of the pass before
         self._skipped, self._number = skipped, skipped
@@ -99,7 +95,15 @@ class Watched:
 
     def begin(self, iterate: Callable[[], Iterator[Any]]) -> Watched:
         """Iterate what ``iterate`` returns; a worker may be lost before it does."""
-        self._batches = iterate()
+        try:
+            self._batches = iterate()
+        except BaseException as error:
+            from training.feed.lost_workers import held_by  # in a run that fails
+
+            # One that fails halfway is nowhere else, and its workers live.
+            new = (each for each, is_new in held_by(error) if is_new)
+            self._batches = next(new, self._batches)
+            raise
         return self
 
     def __iter__(self) -> Iterator[Any]:
@@ -135,9 +139,13 @@ class Watched:
 
     def loss(self, error: BaseException) -> DataError | None:
         """Return what to raise if ``error`` says that one of our workers is lost."""
-        from training.feed.lost_workers import loss_in  # in a run that fails
+        # In a run that fails.
+        from training.feed.lost_workers import held_by, loss_in, workers_of
 
-        return loss_in(error, self._place(), self._are_own)
+        own = {each.pid for each in workers_of(self._batches)}
+        is_awaited = any(each is self._batches for each, _ in held_by(error))
+        name, place = "train_dataloader", self._place()
+        return loss_in(error, name, place, lambda lost: lost & own, is_awaited)
 
     def end(self, kills: bool) -> None:
         """Let the workers end, if nothing else holds them; there is no next batch.
@@ -147,16 +155,11 @@ class Watched:
                 that hangs would outlive the run. See ``end_workers``.
         """
         if kills:
+            from training.feed.lost_workers import kill_workers  # in a run that fails
+
             kill_workers(self._batches)
         else:
             self._batches = iter(())
-
-    def _are_own(self, lost: set[int] | None) -> bool:
-        """Whether processes of these numbers, or any, are workers of this loader."""
-        if self._batches is None:
-            return lost is not None and not lost & self._others
-        workers = getattr(self._batches, "_workers", ())
-        return any(lost is None or worker.pid in lost for worker in workers)
 
     def _place(self) -> str:
         place = self.place(self._number)
@@ -165,27 +168,6 @@ class Watched:
             worker = (self._number - self._skipped) % self._num_workers
             place += f", from worker {worker}"
         return place
-
-
-def kill_workers(batches: Any) -> None:
-    """Kill the workers of an iterator of torch's, if it has any and they live."""
-    if not getattr(batches, "_workers", ()) or batches._shutdown:
-        return
-    # Torch's own end waits for each worker; and unless told not to watch them, it
-    # raises in the middle of anything when one is gone. Of one that has just died, it
-    # raises here: then its own end is still to come.
-    watch: Any = signal_handling
-    watch._remove_worker_pids(id(batches))
-    batches._shutdown = True
-    # Of the thread that pins what they load, which nobody else would tell any more.
-    if (done := getattr(batches, "_pin_memory_thread_done_event", None)) is not None:
-        done.set()
-    for worker in batches._workers:
-        worker.kill()
-        worker.join(5)  # seconds; what a dead disk holds cannot be killed
-    for queue in batches._index_queues:  # each has a thread, which waits for a reader
-        queue.cancel_join_thread()
-        queue.close()
 
 
 def draw_as_if_new(loader: Any) -> None:
@@ -212,6 +194,8 @@ def end_workers(loader: Any, kills: bool = False) -> None:
     """
     batches, loader._iterator = loader._iterator, None
     if kills:
+        from training.feed.lost_workers import kill_workers  # in a run that fails
+
         kill_workers(batches)
     # By name: a traceback may hold it, too.
     if hasattr(batches, "_shutdown_workers"):

@@ -33,6 +33,7 @@ from training.plugin import (
     lacks_gradients,
     loaders_by_name,
     merge_metrics,
+    reading_validation,
     share_of,
 )
 
@@ -287,8 +288,14 @@ class EvaluationCallback(Callback):
     def _results(self, trainer: Trainer, loader: Any, name: str) -> Mapping[str, Any]:
         """Return what the evaluator makes of one loader, whose name errors tell."""
         options = {"return_predictions": True} if self.keep_predictions else {}
+        is_ours = isinstance(loader, WhileStaying)
+        reading = reading_validation(
+            loader.loader if is_ours else loader,
+            name,
+            lambda: loader.done if is_ours else None,
+        )
         try:
-            with trainer.autocast():
+            with reading, trainer.autocast():
                 results = self._evaluator.evaluate(loader, **options)
         except Exception as error:
             if name:
@@ -311,7 +318,7 @@ class EvaluationCallback(Callback):
         is_whole = True
         for name, loader in loaders_by_name(trainer.val_dataloader).items():
             with without_trace(trainer, loader):
-                first = first_batches(loader, self.sanity_batches)
+                first = first_batches(loader, self.sanity_batches, name)
                 if first is None:
                     return None
                 place = f"val_dataloader[{name!r}]" if name else "val_dataloader"

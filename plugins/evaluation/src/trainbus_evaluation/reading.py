@@ -15,12 +15,16 @@ class WhileStaying:
     """The validation batches of ``loader`` until a signal makes the run leave.
 
     Who listens hears after each how far they are.
+
+    Attributes:
+        done: batches that were read so far, the one that is being measured among them.
     """
 
     def __init__(self, trainer: Trainer, loader: Iterable[Any], name: str) -> None:
         self.loader = loader
         self._trainer = trainer
         self._name = name
+        self.done = 0
 
     def __iter__(self) -> Iterator[Any]:
         trainer, tell = self._trainer, self._trainer.bus.evaluation_progress
@@ -29,6 +33,7 @@ class WhileStaying:
             tell(trainer, 0, total, self._name)
         draw_as_if_new(self.loader)
         for done, batch in enumerate(batches_of(self.loader), 1):
+            self.done = done
             trainer.abandon_if_leaving()
             yield batch
             if tell is not None:

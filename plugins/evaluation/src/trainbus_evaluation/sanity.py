@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from training.plugin import (
     batches_of,
     is_same_tensor,
+    reading_validation,
     rng_of_main,
     shielded,
     some,
@@ -57,8 +58,10 @@ class FirstBatches:
         return getattr(self.loader, name)
 
 
-def first_batches(loader: Iterable[Any], count: int) -> FirstBatches | None:
+def first_batches(loader: Iterable[Any], count: int, name: str) -> FirstBatches | None:
     """Return the first ``count`` batches; None for a loader that keeps its position.
+
+    Errors tell its ``name``, which is ``""`` of one alone.
 
     A loader with workers starts one of them for this, and ends it: the data set of
     this process stays as it is, and so do workers that persist.
@@ -66,7 +69,7 @@ def first_batches(loader: Iterable[Any], count: int) -> FirstBatches | None:
     if hasattr(loader, "load_state_dict"):
         return None
     source = _apart(loader) if isinstance(loader, DataLoader) else loader
-    with shielded(source):
+    with reading_validation(source, name, lambda: None), shielded(source):
         return FirstBatches(loader, list(islice(batches_of(source), count)))
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from training.checkpoint.storable import SEQUENCES, foreign_value
     from training.checkpoint_io import (
         complete_folder,
-        glimpse,
+        peek_state,
         position_of,
         read_checkpoint,
         write_checkpoint,
@@ -85,7 +85,7 @@ if TYPE_CHECKING:
     from training.recipes.family import USUAL_GENERATION, followed_options
     from training.recipes.kinds import slug
     from training.recipes.likeliest import likeliest
-    from training.signals.handlers import is_insistent
+    from training.signals.handlers import is_second_signal
     from training.signals.shield import shielded
     from training.view import MetricValue, TrainerView
     from training.weighing.candidates import LabelUse
@@ -122,7 +122,7 @@ PURPOSES = {
     "a keeper of checkpoints": {
         "read_checkpoint": "training.checkpoint_io",
         "write_checkpoint": "training.checkpoint_io",
-        "glimpse": "training.checkpoint_io",
+        "peek_state": "training.checkpoint_io",
         "position_of": "training.checkpoint_io",
         "capture": "training.checkpoint.state",
         "RunLock": "training.files.lock",
@@ -140,7 +140,7 @@ PURPOSES = {
         "complete_folder": "training.checkpoint_io",
         "digest_of": "training.archive.shards",
         "STATE": "training.archive.shards",
-        "is_insistent": "training.signals.handlers",
+        "is_second_signal": "training.signals.handlers",
     },
     "whoever keeps or swaps weights": {
         "weights_of": "training.modules.plain_names",
@@ -240,7 +240,7 @@ __all__ = [
     # for a keeper of checkpoints
     "read_checkpoint",
     "write_checkpoint",
-    "glimpse",
+    "peek_state",
     "position_of",
     "capture",
     "RunLock",
@@ -258,7 +258,7 @@ __all__ = [
     "complete_folder",
     "digest_of",
     "STATE",
-    "is_insistent",
+    "is_second_signal",
     # for whoever keeps or swaps weights
     "weights_of",
     "load_weights",

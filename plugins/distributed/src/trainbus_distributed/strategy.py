@@ -19,7 +19,7 @@ from trainbus_distributed.farewell import lost_words
 from trainbus_distributed.group import Group
 from trainbus_distributed.waiting import OutOfStepError, asker, place
 from training import ConfigError, PluginError
-from training.plugin import GradientCheck, Strategy, is_insistent, record_failure
+from training.plugin import GradientCheck, Strategy, is_second_signal, record_failure
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -180,7 +180,7 @@ class GroupStrategy(Strategy):
     def _is_agreed(self, error: BaseException) -> bool:
         """Whether all processes leave alike, for a signal."""
         is_exit = isinstance(error, (SystemExit, KeyboardInterrupt))
-        is_alone = is_insistent(error)  # the others may be waiting for it
+        is_alone = is_second_signal(error)  # the others may be waiting for it
         return is_exit and not is_alone and self.trainer.stop_owner == "signal"
 
     def on_each(self, work: Callable[[], T]) -> T:

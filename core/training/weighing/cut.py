@@ -28,7 +28,7 @@ from training.feed.structure import (
     has_items,
     samples_of,
     take,
-    turned,
+    transposed,
 )
 from training.weighing.candidates import (
     NAMES,
@@ -130,7 +130,7 @@ class Rows(Way):
     ) -> None:
         super().__init__(batch, counts)
         self._is_second = is_second
-        self._rows = turned(batch) if is_second else batch
+        self._rows = transposed(batch) if is_second else batch
         structural = samples_of(self._rows)
         num_rows = samples if structural is None else structural
         if num_rows is None:
@@ -148,13 +148,13 @@ class Rows(Way):
     def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
         each_rows = rows_of_parts(self._order, turn, self.num_rows)
         parts = [take(self._rows, rows, self.num_rows) for rows in each_rows]
-        parts = [turned(each) for each in parts] if self._is_second else parts
+        parts = [transposed(each) for each in parts] if self._is_second else parts
         return parts, list(map(len, each_rows))
 
 
 def first_half(batch: Any, is_second: bool) -> Any:
     """Return the first half of the rows, or None where that is not to be had."""
-    rows = turned(batch) if is_second else batch
+    rows = transposed(batch) if is_second else batch
     num_rows = samples_of(rows)
     if num_rows is None or num_rows < 4:  # two of them are cut again
         return None
@@ -162,7 +162,7 @@ def first_half(batch: Any, is_second: bool) -> Any:
         half = take(rows, range(num_rows // 2), num_rows)
     except CannotCutError:
         return None
-    return turned(half) if is_second else half
+    return transposed(half) if is_second else half
 
 
 class Masks(Way):

@@ -110,7 +110,7 @@ def run_disagreeing(what: str) -> str:
             "unit": f"rank {self._subject.strategy.rank}",
             "scale": self._subject.strategy.rank,
         }
-        setattr(self.told, what, own[what])
+        setattr(self.known, what, own[what])
         return True
 
     seek = PartSearch._seek

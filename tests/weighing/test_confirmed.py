@@ -12,8 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from training import ConfigError, Trainer
 from training.weighing.cut import ALONE, rows_of_parts
-from training.weighing.fit import confirmed
-from training.weighing.subject import LIMIT
+from training.weighing.fit import LIMIT, confirmed
 
 WEIGHTS = torch.tensor([1.0, 5.0])
 

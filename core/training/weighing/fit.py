@@ -15,6 +15,8 @@ ROUNDING = 2e-7
 MOST = 2**20
 #: Past this nothing can be told apart.
 BLUNT = 0.02
+#: The rest that shares may leave; more means that rows depend on one another.
+LIMIT = 1e-2
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from training.feed.structure import fields_of, has_items
 from training.weighing.candidates import IGNORED, has_classes, labels_of, num_kept
-from training.weighing.subject import LIMIT, Look
+from training.weighing.fit import LIMIT
+from training.weighing.subject import Look
 
 #: The unit is looked at again 1, 2, 4, 8 and so on batches later, this at most.
 LAST_LOOK = 4096

@@ -36,9 +36,9 @@ from training.weighing.cut import (
     first_half,
     has_licence,
 )
-from training.weighing.fit import Fit, confirmed, fit, fits, fitting
+from training.weighing.fit import LIMIT, Fit, confirmed, fit, fits, fitting
 from training.weighing.passes import Passes
-from training.weighing.subject import LIMIT, Look, Subject
+from training.weighing.subject import Look, Subject
 from training.weighing.untouched import Kept, untouched
 
 #: ``LIMIT`` in half precision.

@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     from training.signals.shield import shielded
     from training.view import MetricValue, TrainerView
     from training.weighing.candidates import LabelUse
-    from training.weighing.untouched import is_same_tensor, undrawn, untouched
+    from training.weighing.untouched import is_same_tensor, untouched
     from training.weighing.weigher import LossPer, Weigher
 
 #: Who needs them -> name -> the module that defines it; what most need comes first.
@@ -192,7 +192,6 @@ PURPOSES = {
         "draw_as_if_new": "training.feed.workers",
         "rng_of_main": "training.feed.validation_share",
         "shielded": "training.signals.shield",
-        "undrawn": "training.weighing.untouched",
         "untouched": "training.weighing.untouched",
         "is_same_tensor": "training.weighing.untouched",
     },
@@ -307,7 +306,6 @@ __all__ = [
     "draw_as_if_new",
     "rng_of_main",
     "shielded",
-    "undrawn",
     "untouched",
     "is_same_tensor",
     # for a strategy, or a window of its own

@@ -287,7 +287,7 @@ class Run:
         trainer = self.trainer
         loaders = [self._users[0], self._loader, *self._validation()]
         kept = trainer.criterion.generators.values()
-        return undrawn(None, [*drawn_in(loaders), *kept])
+        return undrawn([*drawn_in(loaders), *kept])
 
     def _validation(self) -> list[Iterable[Any]]:
         """Return the loaders that were passed, and what plugins made of them."""

@@ -114,14 +114,8 @@ def fitting(
     told: Fit,
     slack: float = 1.0,
 ) -> list[str]:
-    """Return the units of ``live`` whose ``shares`` are those that were told."""
-    return [u for u in live if u in shares and fits(shares[u], told, slack)]
-
-
-def fits(shares: tuple[float, ...], told: Fit, slack: float = 1.0) -> bool:
-    """Whether two shares are those that were told, but for rounding, times slack."""
-    near = slack * told.near
-    return abs(told.x - shares[0]) <= near and abs(told.y - shares[1]) <= near
+    """Return the units of ``live`` whose two ``shares`` were told, ``slack`` near."""
+    return _within(live, shares, (told.x, told.y), [slack * told.near] * 2)
 
 
 def confirmed(
@@ -129,7 +123,6 @@ def confirmed(
     shares: dict[str, tuple[float, ...]],
     whole: Tensor,
     parts: Sequence[Tensor],
-    limit: float,
 ) -> list[str]:
     """Return the units of ``live`` whose ``shares`` of all parts make the whole.
 
@@ -140,7 +133,6 @@ def confirmed(
         shares: of each in ``parts``.
         whole: (P,), float64, as the others; in fp32 before.
         parts: their gradients.
-        limit: rest, as in a ``Fit``, past which shares are too vague.
     """
     norm, own = float(whole.norm()), [float(part.norm()) for part in parts]
     if not (math.isfinite(norm * math.prod(own)) and norm * math.prod(own) > 0.0):
@@ -148,7 +140,7 @@ def confirmed(
     apart = torch.stack([part / size for part, size in zip(parts, own, strict=True)])
     gram, aims = (apart @ apart.T).cpu(), (apart @ whole).cpu()
     sine = math.sqrt(max(0.0, float(torch.linalg.eigvalsh(gram)[0])))
-    if 4 * ROUNDING / max(sine, 1e-12) > limit / 4:
+    if 4 * ROUNDING / max(sine, 1e-12) > LIMIT / 4:
         return []  # one depends on the others
     found = torch.linalg.solve(gram, aims)
     rest = float((whole - found.to(whole.device) @ apart).norm()) / norm
@@ -156,8 +148,18 @@ def confirmed(
     told = [float(each) / size for each, size in zip(found, own, strict=True)]
     # A part whose gradient is small beside the whole is told as much less surely.
     slack = [near * max(1.0, norm / size) for size in own]
-    if max(slack) > limit / 4:
+    if max(slack) > LIMIT / 4:
         return []
+    return _within(live, shares, told, slack)
+
+
+def _within(
+    live: list[str],
+    shares: dict[str, tuple[float, ...]],
+    told: Sequence[float],
+    slack: Sequence[float],
+) -> list[str]:
+    """Return the units of ``live`` each of whose ``shares`` is within ``slack``."""
     return [
         unit
         for unit in live

@@ -48,7 +48,7 @@ class Kept:
         loader: Any = None,
         keeps_parameters: bool = True,
         optimizers: Sequence[Optimizer] = (),
-        generators: Sequence[Any] = (),
+        generators: Iterable[Any] = (),
     ) -> None:
         self.modules = list(
             dict.fromkeys(m for each in modules for m in each.modules())
@@ -148,7 +148,7 @@ def untouched(
     loader: Any = None,
     keeps_parameters: bool = True,
     optimizers: Sequence[Optimizer] = (),
-    generators: Sequence[Any] = (),
+    generators: Iterable[Any] = (),
 ) -> Iterator[Kept]:
     """Put everything back at the end, whatever happens; arguments as ``Kept``."""
     kept = Kept(list(modules), loader, keeps_parameters, optimizers, generators)
@@ -159,12 +159,9 @@ def untouched(
 
 
 @contextmanager
-def undrawn(loader: Any, generators: Iterable[Any] = ()) -> Iterator[None]:
-    """Put back at the end what is drawn from ``generators`` meanwhile.
-
-    And from those of ``loader``, its data set and samplers; not from the global ones.
-    """
-    states = _states_of([*drawn_in([loader]), *generators])
+def undrawn(generators: Iterable[Any]) -> Iterator[None]:
+    """Put back at the end what is drawn from ``generators`` meanwhile."""
+    states = _states_of(generators)
     try:
         yield
     finally:

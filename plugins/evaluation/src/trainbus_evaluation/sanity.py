@@ -18,7 +18,6 @@ from training.plugin import (
     rng_of_main,
     shielded,
     some,
-    undrawn,
     untouched,
 )
 
@@ -90,10 +89,10 @@ def without_trace(trainer: Trainer, loader: Iterable[Any]) -> Iterator[None]:
     """
     state, weigher = trainer.state, trainer.state.weigher
     modules = [trainer.model, *trainer.criterion.held_modules().values()]
+    drawn = trainer.criterion.generators.values()
     with (
         rng_of_main(trainer.strategy),
-        undrawn(None, trainer.criterion.generators.values()),
-        untouched(modules, loader, keeps_parameters=False),
+        untouched(modules, loader, keeps_parameters=False, generators=drawn),
         trainer.modes.evaluation(),
     ):
         copies, moved = _copies_of(modules), set()

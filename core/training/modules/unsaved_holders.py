@@ -46,21 +46,18 @@ class UnsavedHolders:
     def __init__(
         self,
         modules: Mapping[str, nn.Module],
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizer,
         beside: Callable[[], tuple[list[Held], list[Any]]] = lambda: ([], []),
     ) -> None:
         self._modules, self.optimizer, self._beside = dict(modules), optimizer, beside
 
     def in_optimizer(self) -> list[str]:
         """Return the places of optimizers and generators that it does not save."""
-        optimizer = self.optimizer
-        if not isinstance(optimizer, Optimizer):
-            return []
         return [
             place
-            for place, each in _inside_of(_own_attributes(optimizer))
+            for place, each in _inside_of(_own_attributes(self.optimizer))
             if is_generator(each)
-            or (isinstance(each, Optimizer) and not _is_merged(each, optimizer))
+            or (isinstance(each, Optimizer) and not _is_merged(each, self.optimizer))
         ]
 
     def marks(self) -> Marks:
@@ -108,9 +105,8 @@ class UnsavedHolders:
         own = _modules_in(self._modules.values())
         seen = theirs - own
         found: list[Held] = [*self._modules.items(), *beside]
-        optimizer = self.optimizer
-        if isinstance(optimizer, Optimizer) and not _is_of_torch(optimizer):
-            found += _inside_of(_own_attributes(optimizer), "optimizer", passed)
+        if not _is_of_torch(self.optimizer):
+            found += _inside_of(_own_attributes(self.optimizer), "optimizer", passed)
         for place, value in found:  # grows
             if not isinstance(value, nn.Module):
                 yield place, value

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["note_batches", "tear_down"]
 
 #: Batches of a window that are told one by one.
-MOST_TOLD = 4
+MOST_PLACES = 4
 
 
 def note_batches(
@@ -49,7 +49,7 @@ def note_batches(
         f"batch {number} of the epoch" if watched is None else watched.place(number)
         for number in numbers
     ]
-    if len(places) > MOST_TOLD:
+    if len(places) > MOST_PLACES:
         places = [f"batches {numbers[0]} to {numbers[-1]} of the epoch"]
     strategy = loop.trainer.strategy
     # The value may be another process's.

@@ -105,7 +105,7 @@ class Weigher:
         # Several parts of one batch make a window, too.
         subject.batches_a_window = batches_a_window * subject.strategy.size
         if subject.batches_a_window > 1 and (known.is_defined or known.is_nothing):
-            self.reset()  # it did not matter so far
+            self.reset()  # with one batch a window nothing had to be measured
         self.weigh = self.ask
         self._tell_window()
 
@@ -113,13 +113,6 @@ class Weigher:
     def is_sum(self) -> bool:
         """Whether the loss is a sum over its batch."""
         return self._search.known.unit == "sum"
-
-    @property
-    def verdict(self) -> str:
-        """The unit in words, for people."""
-        if callable(self._loss_per):
-            return "a function of the batch"
-        return self._search.known.verdict
 
     @property
     def label_use(self) -> LabelUse:
@@ -220,7 +213,7 @@ class Weigher:
 
     def _tell_window(self) -> None:
         if self._window is not None:
-            self._window.sums_losses = self._search.known.unit == "sum"
+            self._window.sums_losses = self.is_sum
 
 
 def said_weight(batch: Any) -> float | None:

@@ -52,7 +52,7 @@ def note_batches(
     if len(places) > MOST_PLACES:
         places = [f"batches {numbers[0]} to {numbers[-1]} of the epoch"]
     strategy = loop.trainer.strategy
-    # The value may be another process's.
+    # Another process may have had the bad value.
     is_one_of = failed is None and strategy.is_divided
     begin = f"; rank {strategy.rank} had" if is_one_of else ":"
     add_note(error, f"in step {at.step + 1}{begin} {'; '.join(places)}")

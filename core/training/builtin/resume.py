@@ -246,7 +246,7 @@ def _receipt(trainer: Resumable, receipt: Receipt | None) -> str:
     now = dict(_leaves(trainer.metadata.get("config", {})))
     for name in sorted({*was, *now} if was else ()):
         if first_difference(was.get(name), now.get(name)) is not None:
-            # A default that held before may be the value that is set now.
+            # "not set": the value that is set now may be the default of before.
             old, new = (repr(s[name]) if name in s else "not set" for s in (was, now))
             lines.append(f"  config {name} was {old}, is {new}")
     return "\n".join(lines)

@@ -1,10 +1,10 @@
 """Parts of a batch, cut in one of four ways.
 
-Rows first: what they do to one another is seen. Masking labels cannot tell a sum from a
-sum over the number of rows, and may end the process where a loss has no ignored label,
-so it needs a licence. The loader's own collate function (``collated``) is the way for
-batches that nobody else can take apart. Where there is no such loader, what the model
-makes of the whole batch can be cut for a loss function.
+Rows first: only this shows whether rows depend on one another. Masking labels cannot
+tell a sum from a sum over the number of rows, and may crash the process where a loss
+ignores no label, so it needs a licence. Batches of types that cannot be cut are
+collated again by the loader's own function (``collated``). Without such a loader the
+outputs for the whole batch are cut, for a loss function.
 """
 
 from __future__ import annotations
@@ -358,10 +358,10 @@ def chosen_for(order: Sequence[Any], turn: int) -> list[list[Any]]:
     For a cut into two three eighths of it, from place ``turn`` on, round the end. Every
     third turn leaves out each second one: of four, neighbours make two cuts only.
 
-    The first part of a cut ALONE has about as many, a number that has no divisor in
-    common with that of all. So of what some of ``order`` have and others have not, it
-    never has the share that it has of all: ``k / m = size / total`` has no solution
-    where ``m`` is less than ``total``. The others have a third of the rest each.
+    The first part of a cut ALONE has about as many, a number coprime to that of all.
+    So of a unit that only ``m`` of ``order`` have, it never has the same share as of
+    ``order``: ``k / m = size / total`` has no solution where ``m`` is less than
+    ``total``. The others have a third of the rest each.
     """
     total = len(order)
     if turn == ALONE:

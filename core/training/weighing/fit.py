@@ -30,8 +30,8 @@ class Fit:
         near: how far a right share may be off.
         norm: 2-norm of the whole.
         firm: change of the whole that moves each share by 1; 0: not known.
-        blur: how far half precision may move each share besides: a part whose gradient
-            is small beside the whole is rounded as the whole is.
+        blur: how far half precision may move each share besides: more for a part whose
+            gradient is small, since the whole is rounded by its own size.
     """
 
     x: float
@@ -92,7 +92,7 @@ def _along_one_line(
     slack: float,
     coarse: float,
 ) -> Fit | None:
-    """Parallel gradients, or two losses: one equation, so a sum or a mean is taken."""
+    """Fit parallel gradients, or losses: one equation, solved for a sum or a mean."""
     norm = float(whole.norm())
     if float((whole - first - second).norm()) <= 1e-5 * norm:
         return Fit(1.0, 1.0, 0.0, least, norm)
@@ -146,7 +146,7 @@ def confirmed(
     rest = float((whole - found.to(whole.device) @ apart).norm()) / norm
     near = max(1e-5, rest / 4, 4 * ROUNDING / sine)
     told = [float(each) / size for each, size in zip(found, own, strict=True)]
-    # A part whose gradient is small beside the whole is told as much less surely.
+    # The smaller the gradient of a part beside the whole, the less sure is its share.
     slack = [near * max(1.0, norm / size) for size in own]
     if max(slack) > LIMIT / 4:
         return []

@@ -45,7 +45,7 @@ class KnownUnits:
         later: batches to look at again.
         undecided: units that it may be besides, where nothing decides any more. A batch
             that has none of one may yet be a mean over nothing.
-        aside: what batches that are not trained on have told, for those alone.
+        aside: what is known from batches that are not trained on, and only for them.
     """
 
     unit: str | None = None
@@ -102,9 +102,9 @@ class KnownUnits:
         return "not known" if self.unit is None else in_words(self.unit)
 
     def on_scale(self, unit: str) -> float:
-        """Return what puts an amount of ``unit``, or batches, on that of those before.
+        """Return the factor by which amounts of ``unit``, or batches, go on from here.
 
-        Amounts of the first batch say it: it counts as much by any unit.
+        With it the first batch counts as much by ``unit`` as by the one before.
         """
         before = self.live.get(self.unit or "")
         now = 1.0 if unit == "batches" else self.live.get(unit)
@@ -142,7 +142,7 @@ class KnownUnits:
 
     def goes_on_alike(self, batch: Contents) -> bool:
         """Whether ``batch`` tells nothing: all units have gone together so far."""
-        # Else it hangs on the unit whether it is trained on.
+        # Where it has none of some units, they disagree on whether it counts at all.
         there = len(batch.present(self.live)) in (0, len(self.live))
         return there and not self.has_parted(batch)
 

@@ -59,7 +59,7 @@ class Search:
         if known.phase is Phase.SOUGHT:
             return self._once_seen(own, self._seek(own.whole()))
         if known.later.number is not None:
-            # A part is another one in each process.
+            # All must look at once, and parts differ from process to process.
             shared = None if self._subject.strategy.is_divided else own.batch
             if known.later.is_due(shared):
                 self._look_again(own.whole())
@@ -130,8 +130,8 @@ class Search:
         known = self.known
         live = list(known.live)
         seen = self.look(batch, live, is_known=True)
-        # Where one process is not sure, rounding being its own, all look as at first:
-        # their passes may wait for one another.
+        # If one process is unsure, as rounding differs, all measure in full: their
+        # passes may wait for one another.
         if self._subject.strategy.sum([float(not seen.live)]) != [0.0]:
             seen = self.look(batch, live)
         if is_belied(live, seen, known.rest, known.norm):
@@ -173,7 +173,7 @@ class Search:
             return False
         self._reasons += seen.reasons
         known.cuts += 0 if seen.is_none else seen.turns
-        # One that tells nothing is a mean over something of which there is any.
+        # A batch that tells nothing still rules out units of which it has none.
         live = batch.counts.of_torch(seen.live) if seen.turns else there
         self._take(live, seen, batch)
         if not known.is_settled:

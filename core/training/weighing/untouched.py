@@ -89,7 +89,7 @@ class Kept:
                 module._buffers.clear()
                 for name, (buffer, value) in buffers.items():
                     module._buffers[name] = buffer
-                    # Else untouched, so that versions and views stay as they are.
+                    # Only then: a write would raise the version that autograd checks.
                     if buffer is not None and not is_same_tensor(buffer, value):
                         if buffer.shape != value.shape:  # it has grown in place
                             buffer.resize_(value.shape)
@@ -108,8 +108,8 @@ class Kept:
         for parameter, version, value in self._parameters:
             is_plain = type(parameter) in (Tensor, nn.Parameter)
             if value is not None and (is_plain or parameter._version != version):
-                # Through ``.data``, as some write to it: that counts no version, so
-                # none tells who did; nor does it wait for the device to compare.
+                # Always: no version tells of a write through ``.data``, and comparing
+                # would wait for the device. Nor may this write raise a version.
                 parameter.data.copy_(value)
             elif parameter._version != version:  # no copy is there
                 raise ConfigError(

@@ -84,8 +84,8 @@ def _apart(loader: DataLoader[Any]) -> DataLoader[Any]:
 def without_trace(trainer: Trainer, loader: Iterable[Any]) -> Iterator[None]:
     """Evaluate below this what is only looked at: modes, buffers and draws come back.
 
-    Parameters that move come back, too, and are warned of, since an evaluation in the
-    run keeps no copy of them. Here one is kept, for so long, unless they are too large.
+    Parameters that move come back, too, unless they are too large for a copy; and they
+    are warned of, since evaluations in the run keep no copy.
     """
     state, weigher = trainer.state, trainer.state.weigher
     modules = [trainer.model, *trainer.criterion.held_modules().values()]

@@ -185,13 +185,13 @@ def _read_file(path: Path) -> dict[str, Any]:
 def position_of(path: str | Path) -> tuple[int, int]:
     """Return (epoch, step) of the state in ``path``, else ``NOWHERE``."""
     try:
-        progress = glimpse(path)["progress"]
+        progress = peek_state(path)["progress"]
         return int(progress["epoch"]), int(progress["step"])
     except Exception:  # not even a checkpoint; whoever reads it will say so
         return NOWHERE
 
 
-def glimpse(path: str | Path) -> dict[str, Any]:
+def peek_state(path: str | Path) -> dict[str, Any]:
     """Return the state in ``path``, ``{}`` where there is none.
 
     Tensors are mapped, not read, and nothing is verified: to choose by, not to resume.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from training.checkpoint.storable import SEQUENCES, foreign_value
     from training.checkpoint_io import (
         complete_folder,
-        glimpse,
+        peek_state,
         position_of,
         read_checkpoint,
         write_checkpoint,
@@ -86,11 +86,11 @@ if TYPE_CHECKING:
     from training.recipes.family import USUAL_GENERATION, followed_options
     from training.recipes.kinds import slug
     from training.recipes.likeliest import likeliest
-    from training.signals.handlers import is_insistent
+    from training.signals.handlers import is_second_signal
     from training.signals.shield import shielded
     from training.view import MetricValue, TrainerView
     from training.weighing.candidates import LabelUse
-    from training.weighing.untouched import is_same_tensor, undrawn, untouched
+    from training.weighing.untouched import is_same_tensor, untouched
     from training.weighing.weigher import LossPer, Weigher
 
 #: Who needs them -> name -> the module that defines it; what most need comes first.
@@ -123,7 +123,7 @@ PURPOSES = {
     "a keeper of checkpoints": {
         "read_checkpoint": "training.checkpoint_io",
         "write_checkpoint": "training.checkpoint_io",
-        "glimpse": "training.checkpoint_io",
+        "peek_state": "training.checkpoint_io",
         "position_of": "training.checkpoint_io",
         "capture": "training.checkpoint.state",
         "RunLock": "training.files.lock",
@@ -141,7 +141,7 @@ PURPOSES = {
         "complete_folder": "training.checkpoint_io",
         "digest_of": "training.archive.shards",
         "STATE": "training.archive.shards",
-        "is_insistent": "training.signals.handlers",
+        "is_second_signal": "training.signals.handlers",
     },
     "whoever keeps or swaps weights": {
         "weights_of": "training.modules.plain_names",
@@ -194,7 +194,6 @@ PURPOSES = {
         "draw_as_if_new": "training.feed.workers",
         "rng_of_main": "training.feed.validation_share",
         "shielded": "training.signals.shield",
-        "undrawn": "training.weighing.untouched",
         "untouched": "training.weighing.untouched",
         "is_same_tensor": "training.weighing.untouched",
     },
@@ -242,7 +241,7 @@ __all__ = [
     # for a keeper of checkpoints
     "read_checkpoint",
     "write_checkpoint",
-    "glimpse",
+    "peek_state",
     "position_of",
     "capture",
     "RunLock",
@@ -260,7 +259,7 @@ __all__ = [
     "complete_folder",
     "digest_of",
     "STATE",
-    "is_insistent",
+    "is_second_signal",
     # for whoever keeps or swaps weights
     "weights_of",
     "load_weights",
@@ -310,7 +309,6 @@ __all__ = [
     "draw_as_if_new",
     "rng_of_main",
     "shielded",
-    "undrawn",
     "untouched",
     "is_same_tensor",
     # for a strategy, or a window of its own

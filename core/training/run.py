@@ -121,7 +121,7 @@ class Run:
                 if requests.signal is not None:
                     raise interruption(requests.signal)
             except BaseException as error:
-                # First: so far only hooks are noted, not what a batch was computed by.
+                # First: it looks for the note of a hook, and ``noted`` adds like ones.
                 note_batches(error, self.loop, self.watched)
                 at = self.state.progress.step
                 failure = noted(error, self.bus.made, at, self._users)
@@ -244,7 +244,7 @@ class Run:
     def _set_up(self) -> tuple[Feed, Window]:
         """Let plugins wrap and prepare; then make what trains, and look at it all."""
         trainer, bus = self.trainer, self.bus
-        # First: who loads a checkpoint compares what no hook has changed yet.
+        # First: a loaded checkpoint is compared with what no hook has changed yet.
         self.state.begun_with.update(set_before_hooks(trainer))
         module = wrapped_module(trainer)
         self._wrap_loaders()
@@ -279,7 +279,7 @@ class Run:
             dict(bus.collect("metric_names", trainer=self.trainer)),
             [impl.plugin_name for impl in bus.listeners("evaluate")],
         )
-        # Main's, who may call more plugins, hold for all.
+        # Those of the main process hold for all: it may call more plugins.
         self.state.metrics.known_names = self.trainer.strategy.on_main(lambda: names)
 
     def _undrawn(self) -> AbstractContextManager[None]:
@@ -287,7 +287,7 @@ class Run:
         trainer = self.trainer
         loaders = [self._users[0], self._loader, *self._validation()]
         kept = trainer.criterion.generators.values()
-        return undrawn(None, [*drawn_in(loaders), *kept])
+        return undrawn([*drawn_in(loaders), *kept])
 
     def _validation(self) -> list[Iterable[Any]]:
         """Return the loaders that were passed, and what plugins made of them."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["note_batches", "tear_down"]
 
 #: Batches of a window that are told one by one.
-MOST_TOLD = 4
+MOST_PLACES = 4
 
 
 def note_batches(
@@ -50,10 +50,10 @@ def note_batches(
         f"batch {number} of the epoch" if watched is None else watched.place(number)
         for number in numbers
     ]
-    if len(places) > MOST_TOLD:
+    if len(places) > MOST_PLACES:
         places = [f"batches {numbers[0]} to {numbers[-1]} of the epoch"]
     strategy = loop.trainer.strategy
-    # The value may be another process's.
+    # Another process may have had the bad value.
     is_one_of = failed is None and strategy.is_divided
     begin = f"; rank {strategy.rank} had" if is_one_of else ":"
     add_note(error, f"in step {at.step + 1}{begin} {'; '.join(places)}")

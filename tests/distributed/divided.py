@@ -275,7 +275,7 @@ def trained(
         "losses": notes.losses,
         "batches": notes.batches,
         "train_loss": [row["train_loss"] for row in trainer.history],
-        "verdict": trainer.state.weigher.verdict,
+        "unit": trainer.state.weigher.settings()["unit"],
     }
 
 

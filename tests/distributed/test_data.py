@@ -43,7 +43,7 @@ def as_alone(two: Ranks, kind: str, **settings: Any) -> None:
     first, second = two.run(trained_with, kind, {}, settings)
     assert furthest(alone, first) < CLOSE
     assert are_equal(first, second)
-    assert first["verdict"] == second["verdict"] == alone["verdict"]
+    assert first["unit"] == second["unit"] == alone["unit"]
 
 
 def refusal(two: Ranks, make: Callable[[], Any], plugin: Any = None) -> str:

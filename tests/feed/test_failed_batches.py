@@ -105,7 +105,7 @@ class Row(NamedTuple):
         ({"x": torch.tensor([1, NAN, NAN])}, "batch['x'] holds 2 NaN (rows 1, 2)"),
         ([{"a": [torch.tensor(NAN)]}], "batch[0]['a'][0] holds 1 NaN;"),
         (Row(1.0, np.array([[0.0], [NAN]])), "batch.right holds 1 NaN (row 1)"),
-        (torch.full((9, 2), NAN), "batch holds 18 NaN (rows 0, 1, 2, 3, 4, ...)"),
+        (torch.full((9, 2), NAN), "batch holds 18 NaN (rows 0, 1, 2, 3, 4 and 4 more)"),
         ({"y": torch.tensor([NAN, INF])}, "batch['y'] holds 1 infinite value (row 1)"),
         ({"y": torch.tensor([INF, INF])}, "holds 2 infinite values (rows 0, 1)"),
         ([torch.tensor([NAN])] * 7, "batch[4] holds 1 NaN (row 0), 2 more entries"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD
 from toy import Regression, make_trainer
 
 from training import ConfigError
@@ -157,7 +158,7 @@ def test_a_number_of_a_wrapped_model_is_warned_of_by_the_name_that_it_has_withou
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     model = nn.DataParallel(Cools(1, 1))
-    numbers = UnsavedNumbers(UnsavedHolders({"model": model}))
+    numbers = UnsavedNumbers(UnsavedHolders({"model": model}, SGD(model.parameters())))
     for _ in range(4):
         model(torch.ones(1, 1))
         numbers.warn_of_moved()

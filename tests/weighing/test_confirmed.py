@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 from training import ConfigError, Trainer
 from training.weighing.cut import ALONE, rows_of_parts
 from training.weighing.fit import confirmed
-from training.weighing.subject import LIMIT
 
 WEIGHTS = torch.tensor([1.0, 5.0])
 
@@ -111,7 +110,7 @@ def test_shares_of_four_parts_are_told_but_for_rounding(
     generator = torch.Generator().manual_seed(0)
     parts = torch.randn(4, 50, generator=generator)
     whole = (torch.tensor(RIGHT) @ parts).double()
-    told = confirmed(["samples"], {"samples": shares}, whole, [*parts.double()], LIMIT)
+    told = confirmed(["samples"], {"samples": shares}, whole, [*parts.double()])
     assert bool(told) is is_right
 
 
@@ -126,7 +125,7 @@ def test_what_tells_shares_too_vaguely_confirms_nothing(kind: str) -> None:
     whole = torch.tensor(RIGHT, dtype=torch.float64) @ parts
     if kind == "a rest":
         whole += 0.01 * torch.randn(50, generator=generator, dtype=torch.float64)
-    assert not confirmed(["samples"], {"samples": RIGHT}, whole, [*parts], LIMIT)
+    assert not confirmed(["samples"], {"samples": RIGHT}, whole, [*parts])
 
 
 class Drops(nn.Linear):

@@ -44,7 +44,7 @@ class OwnBackward:
         try:
             loss = window.backward(batch, weight)
         except RuntimeError as error:
-            if self._is_met:  # the graph is gone, in torch's words alone
+            if self._is_met:  # torch says only that the graph is gone
                 add_note(error, TWICE)
             raise
         finally:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from training.builtin.answers import ask_plugins
 from training.checkpoint.checkpointable import Checkpointable
 from training.checkpoint.compare import first_difference
-from training.checkpoint_io import NOWHERE, UnreadableError, glimpse, position_of
+from training.checkpoint_io import NOWHERE, UnreadableError, peek_state, position_of
 from training.errors import CheckpointError, ConfigError, did_you_mean
 from training.files.named_paths import from_here, named_path
 from training.hardware.launch import job, number_of_restarts
@@ -70,7 +70,7 @@ def started_at(
 
 def saved_job_id(path: Path) -> str | None:
     """Return which job of a launcher wrote the checkpoint; None if it does not tell."""
-    metadata = glimpse(path).get("metadata")
+    metadata = peek_state(path).get("metadata")
     return metadata.get("job") if isinstance(metadata, Mapping) else None
 
 
@@ -246,7 +246,7 @@ def _receipt(trainer: Resumable, receipt: Receipt | None) -> str:
     now = dict(_leaves(trainer.metadata.get("config", {})))
     for name in sorted({*was, *now} if was else ()):
         if first_difference(was.get(name), now.get(name)) is not None:
-            # A default that held before may be the value that is set now.
+            # "not set": the value that is set now may be the default of before.
             old, new = (repr(s[name]) if name in s else "not set" for s in (was, now))
             lines.append(f"  config {name} was {old}, is {new}")
     return "\n".join(lines)

@@ -55,7 +55,7 @@ def among_others(trainer: Checkpointable) -> Iterator[None]:
     finally:
         _ON.remove(this)
         if before is not None:
-            if trainer.loop is not None:  # who saves the ended run saves its own
+            if trainer.loop is not None:  # a later save of this run needs its state
                 trainer.loop.draws.end(trainer.state.progress.place)
             load_rng_state(before, device)
 

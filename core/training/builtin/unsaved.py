@@ -54,7 +54,7 @@ def watch_unsaved(
         found = trainer.criterion.reached(kept)
         more = held_by_hooks(modules, trainer.optimizer, kept)
         more += numbers_in(order, kept)
-        # The criterion saves modules, or tells of them, but no plugin's.
+        # Modules that the criterion reaches are saved or told of by it, but a plugin's.
         others = {id(each) for _, parts in held for each in parts}
         reached = [each for _, each in found if isinstance(each, nn.Module)]
         return found + more, kept + [m for m in reached if id(m) not in others]

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pluggy
 
+from training.bus.ranks import ENDING
 from training.bus.slots import describe, plugin_of
 from training.errors import PluginError
 from training.messages.error_texts import error_text
@@ -16,10 +17,7 @@ _MARK = "trainbus_heard_if"
 
 #: Hooks that have no conditions -> why.
 ALWAYS_HEARD = {
-    **dict.fromkeys(
-        ("on_exception", "on_close"),
-        "is for cleaning up and always heard; ask inside of it",
-    ),
+    **dict.fromkeys(ENDING, "is for cleaning up and always heard; ask inside of it"),
     **dict.fromkeys(
         ("make_strategy", "resume_candidates", "plan_evaluations", "plan"),
         "is asked before a run begins, and conditions as it does; ask inside of it",

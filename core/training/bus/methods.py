@@ -9,10 +9,8 @@ from types import MethodType
 from typing import Any
 
 from training.bus.conditions import condition_mistake
+from training.bus.ranks import ENDING
 from training.errors import did_you_mean
-
-#: Events at which everybody is called whatever happens, so nobody stands around them.
-TEARDOWN = ("on_exception", "on_close")
 
 
 def method_mistake(
@@ -47,7 +45,7 @@ def _kind_mistake(method: Any, hook: str, options: Mapping[str, Any]) -> str:
         which = "tryfirst" if options.get("tryfirst") else "trylast"
         return f"{hook} says {which}; the order is declared with `before` and `after`"
     if options.get("wrapper"):
-        if hook in TEARDOWN:
+        if hook in ENDING:  # everybody is called, whatever happens
             return f"{hook} cannot be wrapped, it is for cleaning up; listen to it"
         if not inspect.isgeneratorfunction(method):
             return f"{hook} says wrapper=True and does not yield; yield once"

@@ -93,7 +93,7 @@ def solve_order(
         for key in RELATIONS:
             for said in getattr(plugins[name], key, ()):
                 for other in meant.get(said, ()):
-                    # By its class: not where its own name is said, nor to its like.
+                    # Meant by its class: not if named itself, nor by one of that class.
                     if other != said and (other in explicit or name in meant[said]):
                         continue
                     first, second = (name, other) if key == "before" else (other, name)

@@ -82,10 +82,10 @@ def compile_slot(
     hook: str,
     arguments: tuple[str, ...],
     listeners: list[pluggy.HookImpl],
-    isolated: Collection[str] = (),
-    on_failure: OnFailure | None = None,
-    meter: Meter | None = None,
-    first_result: bool = False,
+    isolated: Collection[str],
+    on_failure: OnFailure,
+    meter: Meter | None,
+    first_result: bool,
 ) -> Callable[..., Any]:
     """Return one function that calls all listeners, each with the arguments it names.
 
@@ -138,7 +138,6 @@ def compile_slot(
         note_culprit(error, _owner_of(error, owner), hook, named(values))
 
     def survive(error: Exception, values: tuple[Any, ...]) -> None:
-        assert on_failure is not None
         impl = _owner_of(error, owner)
         on_failure(impl.plugin_name, plugin_of(impl), hook, error, named(values))
 

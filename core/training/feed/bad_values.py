@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from training.feed.structure import fields_of, has_items
+from training.modules.plain_names import some
 
-#: Rows, and entries, that are told by number.
-MOST_TOLD = 5
+#: Entries that are told by name.
+MOST_ENTRIES = 5
 
 
 def refusal(what: str, batch: Any = None) -> str:
@@ -27,9 +28,9 @@ def refusal(what: str, batch: Any = None) -> str:
         found = list(_found(batch, "batch"))
     except Exception:  # of somebody's own type, or one that torch cannot ask for NaN
         found = []
-    told = [sentence for sentence, _ in found[:MOST_TOLD]]
-    if len(found) > MOST_TOLD:
-        told.append(f"{len(found) - MOST_TOLD} more entries hold some")
+    told = [sentence for sentence, _ in found[:MOST_ENTRIES]]
+    if len(found) > MOST_ENTRIES:
+        told.append(f"{len(found) - MOST_ENTRIES} more entries hold some")
     ways = "lower the learning rate, set max_grad_norm"
     if batch is None:
         ways = f"see whether the data hold NaN, {ways}"
@@ -72,8 +73,6 @@ def _told(value: Tensor, place: str) -> Iterator[tuple[str, bool]]:
         rows = ""
         if bad.dim():
             where = bad.flatten(1).any(1) if bad.dim() > 1 else bad
-            numbers = where.nonzero().flatten().tolist()
-            named = ", ".join(map(str, numbers[:MOST_TOLD]))
-            more = ", ..." if len(numbers) > MOST_TOLD else ""
-            rows = f" (row{'s' if len(numbers) > 1 else ''} {named}{more})"
+            numbers = list(map(str, where.nonzero().flatten().tolist()))
+            rows = f" (row{'s' if len(numbers) > 1 else ''} {some(numbers)})"
         yield f"{place} holds {count} {kind}{plural}{rows}", kind == "NaN"

@@ -171,15 +171,15 @@ def may_be_second(batch: Any, samples: int) -> bool:
     return is_wide and all(shape[:2][-1] == samples for shape in shapes)
 
 
-def turned(value: Any) -> Any:
+def transposed(value: Any) -> Any:
     """Return ``value`` with dimensions 0 and 1 of its tensors and arrays swapped."""
     if isinstance(value, Tensor):
         return value.transpose(0, 1).contiguous() if value.ndim > 1 else value
     if isinstance(value, np.ndarray):
         return np.ascontiguousarray(value.swapaxes(0, 1)) if value.ndim > 1 else value
     if has_items(value):
-        return type(value)(turned(item) for item in value)
-    return value if fields_of(value) is None else _with_fields(value, turned)
+        return type(value)(transposed(item) for item in value)
+    return value if fields_of(value) is None else _with_fields(value, transposed)
 
 
 def has_items(value: Any) -> bool:

@@ -26,7 +26,7 @@ def plain_name(model: nn.Module, name: str) -> str:
         if module is None or part != _inner(module):
             kept.append(part)
         inside = {} if module is None else module._modules
-        # Of a scripted module they have no get().
+        # The _modules of a scripted module have no get().
         module = inside[part] if part in inside else None  # noqa: SIM401
     return ".".join(kept)
 

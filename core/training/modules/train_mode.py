@@ -237,7 +237,7 @@ def _used_in_eval_mode(loss: Any, own: set[nn.Module]) -> Iterator[None]:
     used = {module for held in found for module in held.modules()} - own
     # What torch.jit.freeze returns has no mode.
     modes = {each: each.training for each in used if hasattr(each, "training")}
-    # The marks alone: what torch has exported raises in eval().
+    # The attribute, not eval(): that raises for what torch has exported.
     for module in modes:
         module.training = False
     try:

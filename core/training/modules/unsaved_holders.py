@@ -25,11 +25,10 @@ Marks = dict[tuple[str, Hashable], Any]
 class UnsavedHolders:
     """Modules, their optimizer and what is beside them, by what they hold unsaved.
 
-    The numbers and tensors among plain attributes. Not those of an optimizer of torch,
-    nor of a module or an optimizer that saves more than torch does, by methods or
-    hooks, nor of a metric that is saved. No tensor that has a graph: it belongs to one
-    step, as a rule, such as a loss that is kept there. Of a module that is found there,
-    as in a list, parameters and buffers are looked at, too.
+    That is numbers and tensors among plain attributes; of a module in one, as in a
+    list, also parameters and buffers. Passed over are torch's own optimizers, modules
+    and optimizers that save more than torch does, by methods or hooks, and metrics that
+    are saved; and tensors with a graph, as a loss that is kept: they are of one step.
 
     Args:
         modules: part -> module, such as the model.
@@ -43,21 +42,18 @@ class UnsavedHolders:
     def __init__(
         self,
         modules: Mapping[str, nn.Module],
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizer,
         beside: Callable[[], tuple[list[Held], list[Any]]] = lambda: ([], []),
     ) -> None:
         self._modules, self.optimizer, self._beside = dict(modules), optimizer, beside
 
     def in_optimizer(self) -> list[str]:
         """Return the places of optimizers and generators that it does not save."""
-        optimizer = self.optimizer
-        if not isinstance(optimizer, Optimizer):
-            return []
         return [
             place
-            for place, each in _inside_of(_own_attributes(optimizer))
+            for place, each in _inside_of(_own_attributes(self.optimizer))
             if is_generator(each)
-            or (isinstance(each, Optimizer) and not _is_merged(each, optimizer))
+            or (isinstance(each, Optimizer) and not _is_merged(each, self.optimizer))
         ]
 
     def marks(self) -> Marks:
@@ -67,7 +63,7 @@ class UnsavedHolders:
         """
         beside, kept = self._beside()
         theirs = [each for _, each in _inside_of(dict(enumerate(kept)))]
-        # Of parts of one, as of a sharded model, nobody can have another view.
+        # Only whole ones: of the parts of a sharded one there is no other view.
         whole = [each for each in self._saved(theirs) if type(each) in WHOLE]
         saved = {_storage_of(each) for each in whole if holds_numbers(each)}
         marks: Marks = {}
@@ -78,7 +74,7 @@ class UnsavedHolders:
                     numbers = sample_of(value).tolist()
                     # The version counts what is written beside the sample.
                     marks[name, (value.dtype, value.shape)] = numbers, value._version
-            # NaN, which differs from itself, is none.
+            # NaN differs from itself, and would always seem to have moved.
             elif is_number(value) and value == value:
                 marks[name, None] = value
         return marks
@@ -105,9 +101,8 @@ class UnsavedHolders:
         own = _modules_in(self._modules.values())
         seen = theirs - own
         found: list[Held] = [*self._modules.items(), *beside]
-        optimizer = self.optimizer
-        if isinstance(optimizer, Optimizer) and not _is_of_torch(optimizer):
-            found += _inside_of(_own_attributes(optimizer), "optimizer", passed)
+        if not _is_of_torch(self.optimizer):
+            found += _inside_of(_own_attributes(self.optimizer), "optimizer", passed)
         for place, value in found:  # grows
             if not isinstance(value, nn.Module):
                 yield place, value

@@ -31,15 +31,15 @@ class UnsavedNumbers:
         self._told: set[str] = set()
 
     def look(self, saves: bool = False) -> None:
-        """Let the next save go by what is there now, as before an evaluation.
+        """Let the next save compare what is there now; call it before evaluations.
 
-        That computes without a graph what has one in training. Waits for the device
-        once for each tensor, at the first call after a save. What the next ones would
-        find moved counts with the save after that: nobody need save at all.
+        What these leave has no graph, and would pass for numbers of training. Waits for
+        the device once a tensor, but only at the first call after a save: what moves
+        later counts with the save after that, and a run may never save.
 
         Args:
-            saves: look in any case, since a save follows at once. By the end of an
-                epoch before it, whatever begins anew in each would rest forever.
+            saves: look in any case, since a save follows at once. An earlier look, at
+                the end of an epoch, would miss what begins anew in each.
         """
         if saves or self._trained is None:
             self._trained = self._holders.marks()
@@ -47,11 +47,11 @@ class UnsavedNumbers:
     def warn_of_moved(self) -> None:
         """Warn, once of each, of those that have moved between saves, twice.
 
-        Once alone may be a cache that has been filled; it is filled again. Not twice in
-        a row: between saves inside of an epoch, what counts epochs rests. Looks, if
-        nobody has since the last save.
+        Once may be a cache that was filled. The two need not follow each other: what
+        counts epochs rests between saves inside of one. Looks first, if nobody has
+        since the last save.
         """
-        # Again: before the first step an inner one may have no state to be compared.
+        # Again: before its first step an inner optimizer may have no state to compare.
         self._has_told_inner = self._has_told_inner or self._warns_of_inner()
         now = self._holders.marks() if self._trained is None else self._trained
         before, self._before, self._trained = self._before, now, None

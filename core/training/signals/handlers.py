@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[int, FrameType | None], None]
 
-_INSISTENT = "_trainbus_is_insistent"
+_SECOND = "_trainbus_is_second_signal"
 
 
 class Terminated(SystemExit):
@@ -90,11 +90,11 @@ def handled(
 
     def stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number)
-        is_insistent = name not in HANGING_UP
+        counts_as_second = name not in HANGING_UP
         is_echo = has_launcher and heard == [name]
-        if is_insistent and not is_echo and set(heard) - set(HANGING_UP):
+        if counts_as_second and not is_echo and set(heard) - set(HANGING_UP):
             log.warning("%s again: leaving at once", name.name)
-            raise _insistent(interruption(name))
+            raise _as_second_signal(interruption(name))
         heard.append(name)
         if len(heard) == 1:
             on_stop(name)
@@ -161,14 +161,14 @@ def signal_of(error: BaseException) -> signal.Signals | None:
     return codes.get(getattr(error, "exit_code", 0))
 
 
-def is_insistent(error: BaseException | None) -> bool:
+def is_second_signal(error: BaseException | None) -> bool:
     """Whether a second signal raised it: whoever is told of it waits for nothing.
 
     What ends a run after its last checkpoint is of the same type, and is none.
     """
-    return getattr(error, _INSISTENT, False)
+    return getattr(error, _SECOND, False)
 
 
-def _insistent(error: BaseException) -> BaseException:
-    setattr(error, _INSISTENT, True)  # a subclass would change Python's exit code
+def _as_second_signal(error: BaseException) -> BaseException:
+    setattr(error, _SECOND, True)  # a subclass would change Python's exit code
     return error

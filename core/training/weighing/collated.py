@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -42,19 +43,20 @@ class Collated(Way):
             numbers += [number % total for number in more]
         size = len(numbers)
         self.num_turns = turns_of(size, "the batch has one row")
-        order = list(range(size))
-        self._choices, self._places = [order], dict[int, slice]()
-        for turn in (*range(self.num_turns), ALONE):
-            parts, first = rows_of_parts(order, turn, size), len(self._choices)
-            self._places[turn] = slice(first, first + len(parts))
-            self._choices += parts
-        self._batches = load(loader, numbers, self._choices)
-        super().__init__(self._batches[0], counts)
-        self.amounts = counts.all(self.whole, size)
+        order, turns = list(range(size)), (*range(self.num_turns), ALONE)
+        cuts = {turn: rows_of_parts(order, turn, size) for turn in turns}
+        # All parts at once: else each cut would read the rows in a worker of its own.
+        whole, *parts = load(loader, numbers, [order, *chain(*cuts.values())])
+        super().__init__(whole, counts)
+        self.amounts = counts.all(whole, size)
+        each = iter(parts)
+        self._cuts = {
+            turn: ([next(each) for _ in rows], list(map(len, rows)))
+            for turn, rows in cuts.items()
+        }
 
     def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
-        own = self._places[turn]
-        return self._batches[own], list(map(len, self._choices[own]))
+        return self._cuts[turn]
 
 
 #: Loader -> what was found for it: each time three rows would be read again.

@@ -1,10 +1,10 @@
 """Parts of a batch, cut in one of four ways.
 
-Rows first: what they do to one another is seen. Masking labels cannot tell a sum from a
-sum over the number of rows, and may end the process where a loss has no ignored label,
-so it needs a licence. The loader's own collate function (``collated``) is the way for
-batches that nobody else can take apart. Where there is no such loader, what the model
-makes of the whole batch can be cut for a loss function.
+Rows first: only this shows whether rows depend on one another. Masking labels cannot
+tell a sum from a sum over the number of rows, and may crash the process where a loss
+ignores no label, so it needs a licence. Batches of types that cannot be cut are
+collated again by the loader's own function (``collated``). Without such a loader the
+outputs for the whole batch are cut, for a loss function.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from training.feed.structure import (
     has_items,
     samples_of,
     take,
-    turned,
+    transposed,
 )
 from training.weighing.candidates import (
     NAMES,
@@ -130,7 +130,7 @@ class Rows(Way):
     ) -> None:
         super().__init__(batch, counts)
         self._is_second = is_second
-        self._rows = turned(batch) if is_second else batch
+        self._rows = transposed(batch) if is_second else batch
         structural = samples_of(self._rows)
         num_rows = samples if structural is None else structural
         if num_rows is None:
@@ -148,13 +148,13 @@ class Rows(Way):
     def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
         each_rows = rows_of_parts(self._order, turn, self.num_rows)
         parts = [take(self._rows, rows, self.num_rows) for rows in each_rows]
-        parts = [turned(each) for each in parts] if self._is_second else parts
+        parts = [transposed(each) for each in parts] if self._is_second else parts
         return parts, list(map(len, each_rows))
 
 
 def first_half(batch: Any, is_second: bool) -> Any:
     """Return the first half of the rows, or None where that is not to be had."""
-    rows = turned(batch) if is_second else batch
+    rows = transposed(batch) if is_second else batch
     num_rows = samples_of(rows)
     if num_rows is None or num_rows < 4:  # two of them are cut again
         return None
@@ -162,7 +162,7 @@ def first_half(batch: Any, is_second: bool) -> Any:
         half = take(rows, range(num_rows // 2), num_rows)
     except CannotCutError:
         return None
-    return turned(half) if is_second else half
+    return transposed(half) if is_second else half
 
 
 class Masks(Way):
@@ -358,10 +358,10 @@ def chosen_for(order: Sequence[Any], turn: int) -> list[list[Any]]:
     For a cut into two three eighths of it, from place ``turn`` on, round the end. Every
     third turn leaves out each second one: of four, neighbours make two cuts only.
 
-    The first part of a cut ALONE has about as many, a number that has no divisor in
-    common with that of all. So of what some of ``order`` have and others have not, it
-    never has the share that it has of all: ``k / m = size / total`` has no solution
-    where ``m`` is less than ``total``. The others have a third of the rest each.
+    The first part of a cut ALONE has about as many, a number coprime to that of all.
+    So of a unit that only ``m`` of ``order`` have, it never has the same share as of
+    ``order``: ``k / m = size / total`` has no solution where ``m`` is less than
+    ``total``. The others have a third of the rest each.
     """
     total = len(order)
     if turn == ALONE:

@@ -15,6 +15,8 @@ ROUNDING = 2e-7
 MOST = 2**20
 #: Past this nothing can be told apart.
 BLUNT = 0.02
+#: The rest that shares may leave; more means that rows depend on one another.
+LIMIT = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,8 @@ class Fit:
         near: how far a right share may be off.
         norm: 2-norm of the whole.
         firm: change of the whole that moves each share by 1; 0: not known.
-        blur: how far half precision may move each share besides: a part whose gradient
-            is small beside the whole is rounded as the whole is.
+        blur: how far half precision may move each share besides: more for a part whose
+            gradient is small, since the whole is rounded by its own size.
     """
 
     x: float
@@ -90,7 +92,7 @@ def _along_one_line(
     slack: float,
     coarse: float,
 ) -> Fit | None:
-    """Parallel gradients, or two losses: one equation, so a sum or a mean is taken."""
+    """Fit parallel gradients, or losses: one equation, solved for a sum or a mean."""
     norm = float(whole.norm())
     if float((whole - first - second).norm()) <= 1e-5 * norm:
         return Fit(1.0, 1.0, 0.0, least, norm)
@@ -112,14 +114,8 @@ def fitting(
     told: Fit,
     slack: float = 1.0,
 ) -> list[str]:
-    """Return the units of ``live`` whose ``shares`` are those that were told."""
-    return [u for u in live if u in shares and fits(shares[u], told, slack)]
-
-
-def fits(shares: tuple[float, ...], told: Fit, slack: float = 1.0) -> bool:
-    """Whether two shares are those that were told, but for rounding, times slack."""
-    near = slack * told.near
-    return abs(told.x - shares[0]) <= near and abs(told.y - shares[1]) <= near
+    """Return the units of ``live`` whose two ``shares`` were told, ``slack`` near."""
+    return _within(live, shares, (told.x, told.y), [slack * told.near] * 2)
 
 
 def confirmed(
@@ -127,7 +123,6 @@ def confirmed(
     shares: dict[str, tuple[float, ...]],
     whole: Tensor,
     parts: Sequence[Tensor],
-    limit: float,
 ) -> list[str]:
     """Return the units of ``live`` whose ``shares`` of all parts make the whole.
 
@@ -138,7 +133,6 @@ def confirmed(
         shares: of each in ``parts``.
         whole: (P,), float64, as the others; in fp32 before.
         parts: their gradients.
-        limit: rest, as in a ``Fit``, past which shares are too vague.
     """
     norm, own = float(whole.norm()), [float(part.norm()) for part in parts]
     if not (math.isfinite(norm * math.prod(own)) and norm * math.prod(own) > 0.0):
@@ -146,16 +140,26 @@ def confirmed(
     apart = torch.stack([part / size for part, size in zip(parts, own, strict=True)])
     gram, aims = (apart @ apart.T).cpu(), (apart @ whole).cpu()
     sine = math.sqrt(max(0.0, float(torch.linalg.eigvalsh(gram)[0])))
-    if 4 * ROUNDING / max(sine, 1e-12) > limit / 4:
+    if 4 * ROUNDING / max(sine, 1e-12) > LIMIT / 4:
         return []  # one depends on the others
     found = torch.linalg.solve(gram, aims)
     rest = float((whole - found.to(whole.device) @ apart).norm()) / norm
     near = max(1e-5, rest / 4, 4 * ROUNDING / sine)
     told = [float(each) / size for each, size in zip(found, own, strict=True)]
-    # A part whose gradient is small beside the whole is told as much less surely.
+    # The smaller the gradient of a part beside the whole, the less sure is its share.
     slack = [near * max(1.0, norm / size) for size in own]
-    if max(slack) > limit / 4:
+    if max(slack) > LIMIT / 4:
         return []
+    return _within(live, shares, told, slack)
+
+
+def _within(
+    live: list[str],
+    shares: dict[str, tuple[float, ...]],
+    told: Sequence[float],
+    slack: Sequence[float],
+) -> list[str]:
+    """Return the units of ``live`` each of whose ``shares`` is within ``slack``."""
     return [
         unit
         for unit in live

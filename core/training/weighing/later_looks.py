@@ -10,7 +10,8 @@ from torch import Tensor
 
 from training.feed.structure import fields_of, has_items
 from training.weighing.candidates import IGNORED, has_classes, labels_of, num_kept
-from training.weighing.subject import LIMIT, Look
+from training.weighing.fit import LIMIT
+from training.weighing.subject import Look
 
 #: The unit is looked at again 1, 2, 4, 8 and so on batches later, this at most.
 LAST_LOOK = 4096
@@ -18,18 +19,18 @@ LAST_LOOK = 4096
 LEVELS = 8
 #: Shares that are off by more are not those of the unit, whatever the rounding.
 CLEARLY = 0.01
-#: What rounding may leave, over the norm of the first gradients: 1e-7 of those in fp32,
-#: and up to 2e-5 later. It falls no lower while they do, and so hides what is left.
+#: Rounding errors relative to the norm of the first gradients: 1e-7 in fp32, later up
+#: to 2e-5. They stay as large while gradients shrink, and then hide smaller rests.
 OF_ROUNDING = 1e-4
 
 
 class LaterLooks:
     """Tells which batches to look at again.
 
-    An unknown unit may have had its shares in all of the first batch: weights of
-    classes that it did not hold, for instance, or labels in an entry of another name,
-    all of which counted. So of batches with a -100 in whole numbers that are not known
-    for labels the first is looked at, too, the second, the fourth and so on.
+    The first batch may have fitted a unit by chance: where the loss has weights for
+    classes that it did not hold, or takes labels from an entry of another name, all of
+    which counted. So of batches with a -100 among whole numbers that are not known to
+    be labels the first, the second, the fourth and so on are looked at, too.
 
     Args:
         number: as below.
@@ -48,7 +49,7 @@ class LaterLooks:
         """Count a batch; return whether it is one to look at.
 
         Args:
-            batch: on the host; None: a part, of which other processes see another.
+            batch: on the host; None: a part, which differs from process to process.
         """
         if self.number is None:
             return False
@@ -116,7 +117,7 @@ def is_belied(
         return False
     told, rounding = seen.fit, OF_ROUNDING * norm
     if told.rest > LIMIT:
-        # It grows as a loss falls, unless there was none but for rounding.
+        # Normal as a loss falls; but not where the first batches left only rounding.
         was_exact = rest < OF_ROUNDING and norm > 0.0
         is_exact = not (seen.is_half or seen.may_be_random)
         return was_exact and is_exact and told.rest * told.norm > rounding

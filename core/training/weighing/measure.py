@@ -36,9 +36,9 @@ from training.weighing.cut import (
     first_half,
     has_licence,
 )
-from training.weighing.fit import Fit, confirmed, fit, fits, fitting
+from training.weighing.fit import LIMIT, Fit, confirmed, fit, fitting
 from training.weighing.passes import Passes
-from training.weighing.subject import LIMIT, Look, Subject
+from training.weighing.subject import Look, Subject
 from training.weighing.untouched import Kept, untouched
 
 #: ``LIMIT`` in half precision.
@@ -65,7 +65,9 @@ def look(
     optimizers = [each for each in subject.beside if isinstance(each, Optimizer)]
     drawn = [each for each in subject.beside if is_generator(each)]
     with (
-        untouched(modules, subject.loader, True, optimizers, drawn) as kept,
+        untouched(
+            modules, subject.loader, optimizers=optimizers, generators=drawn
+        ) as kept,
         torch.inference_mode(False),
         using_tf32(False),
     ):
@@ -175,7 +177,7 @@ class Measurement:
         if self._subject.is_known and not (found.is_half or found.by_losses):
             cut = way.cut(ALONE)
             parts = list(map(self._passes.gradient, cut.parts))
-            found.live = confirmed(live, cut.shares, whole, parts, LIMIT)
+            found.live = confirmed(live, cut.shares, whole, parts)
             found.turns = 1
             return
         adds_up = isinstance(way, (Masks, Outputs)) and "sum" not in live
@@ -224,7 +226,7 @@ class Measurement:
         found.fit, found.sizes = told, cut.sizes
         said = weights[0] / found.said, weights[1] / found.said
         found.shares = {**cut.shares, "said": said}
-        found.live = ["said"] if fits(said, told) else []
+        found.live = fitting(["said"], found.shares, told)
 
     def _tell_apart(self) -> None:
         """One look more, with labels thinned, where units had equal shares so far."""

@@ -53,13 +53,13 @@ class PartSearch(Search):
     """
 
     def _as_before(self, own: Contents) -> float | None:
-        return None if self._has_parted(own) else self.told.amount(own)
+        return None if self._has_parted(own) else self.known.amount(own)
 
     def _has_parted(self, own: Contents) -> bool:
         """Whether the units left weigh any process's part unlike those before."""
-        if len(self.told.live) <= 1:
+        if len(self.known.live) <= 1:
             return False
-        differs = not own.stands_in and self.told.has_parted(own)
+        differs = not own.stands_in and self.known.has_parted(own)
         return self._subject.strategy.sum([float(differs)]) != [0.0]
 
     def _compare_resumed(self, batch: Contents) -> None:
@@ -77,8 +77,8 @@ class PartSearch(Search):
             OutOfMemoryError: one of them had no room for any of the batch.
             ConfigError: they have measured it, and not the same.
         """
-        told = self.told
-        own = told.unit, list(told.live), told.is_settled, told.scale
+        known = self.known
+        own = known.unit, list(known.live), known.is_settled, known.scale
         every = zip(*self._subject.strategy.gather(own), strict=True)
         for what, found in zip(WHAT, every, strict=True):
             if all(each == found[0] for each in found):
@@ -119,7 +119,7 @@ class PartWeigher(Weigher):
         return Part(self.counts, part, samples, issued, source.stands_in, read)
 
     def _usual(self) -> Weigh | None:
-        if len(self._search.told.live) > 1:  # others are asked at each batch
+        if len(self._search.known.live) > 1:  # others are asked at each batch
             return None
         weigh = super()._usual()
         if weigh is None:
@@ -135,14 +135,14 @@ class PartWeigher(Weigher):
         """
         if (said := self._said(batch)) is not None:
             return said
-        told = self._search.told
-        is_first = told.unit is None and not told.is_settled
+        known = self._search.known
+        is_first = known.unit is None and not known.is_settled
         if is_first and not self._subject.strategy.passes_together:
             return super().evaluated(batch, samples)
         own = Contents(self.counts, batch, samples)
-        unit, weight, agree = told.compared(own)
+        unit, weight, agree = known.compared(own)
         if not agree:
-            others = [in_words(each) for each in told.live if each != unit]
+            others = [in_words(each) for each in known.live if each != unit]
             log.warning(
                 "evaluation counts by %s; that the loss is a mean over %s is as likely",
                 *(in_words(str(unit)), " or ".join(others)),

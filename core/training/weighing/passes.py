@@ -93,7 +93,7 @@ class Passes:
             # Out of memory: fewer rows tell more in full precision than all in half.
             if self._under_way is None or isinstance(error, torch.OutOfMemoryError):
                 raise
-        # Here, or its error would be told with the one above.
+        # Below ``except``: a second error shall not be chained to the first.
         self._precision, self._found.is_half = self._under_way, True
         return self._choose_mode()
 
@@ -154,7 +154,7 @@ class Passes:
             try:
                 loss, weight, _ = subject.forward(model, moved, unsaid)
             except Exception as error:
-                # Kept, it would keep what the pass has filled the memory with.
+                # Its traceback would keep what the pass has filled the memory with.
                 if not isinstance(error, torch.OutOfMemoryError):
                     self.theirs = error
                 raise
@@ -191,7 +191,7 @@ class Passes:
 def _recomputes(loss: Tensor) -> bool:
     """Whether a reentrant checkpoint is in the graph: autograd sees none of its own.
 
-    Only where it need not go through one does ``autograd.grad`` leave this unsaid.
+    ``autograd.grad`` raises where it has to go through one, and is silent elsewhere.
     """
     nodes = [loss.grad_fn]
     seen = set(nodes)

@@ -8,9 +8,9 @@ from dataclasses import replace
 from training.errors import CheckpointError, ConfigError
 from training.weighing import sentences
 from training.weighing.candidates import Contents
+from training.weighing.known_units import KnownUnits, Phase
 from training.weighing.later_looks import LaterLooks, is_belied
 from training.weighing.subject import Look, Subject
-from training.weighing.told import Phase, Told
 from training.weighing.units import OF_LABELS, in_words
 
 log = logging.getLogger("training.weighing")
@@ -29,17 +29,17 @@ class Search:
 
     Args:
         subject: what is measured.
-        told: what is known before.
+        known: what is known before.
         allows_change: whether another unit than that of a checkpoint is taken.
     Attributes:
-        told: what is known so far.
+        known: what is known so far.
         seen: in the batch that was looked at last.
     """
 
     def __init__(
-        self, subject: Subject, told: Told, allows_change: bool = False
+        self, subject: Subject, known: KnownUnits, allows_change: bool = False
     ) -> None:
-        self._subject, self.told, self._allows_change = subject, told, allows_change
+        self._subject, self.known, self._allows_change = subject, known, allows_change
         self.seen = Look()
         self._reasons: list[str] = []  # why batches told nothing
         self._num_empty = 0
@@ -53,15 +53,15 @@ class Search:
             ConfigError: a window has several, nothing being known.
             DataError: the batch does not tell how many there are.
         """
-        told = self.told
-        if told.phase is Phase.RESUMED:
+        known = self.known
+        if known.phase is Phase.RESUMED:
             self._compare_resumed(own.whole())
-        if told.phase is Phase.SOUGHT:
+        if known.phase is Phase.SOUGHT:
             return self._once_seen(own, self._seek(own.whole()))
-        if told.later.number is not None:
-            # A part is another one in each process.
+        if known.later.number is not None:
+            # All must look at once, and parts differ from process to process.
             shared = None if self._subject.strategy.is_divided else own.batch
-            if told.later.is_due(shared):
+            if known.later.is_due(shared):
                 self._look_again(own.whole())
         weight = self._as_before(own)
         if weight is None:
@@ -70,14 +70,14 @@ class Search:
 
     def evaluated(self, batch: Contents) -> float:
         """Return what a batch that is not trained on counts; it decides nothing."""
-        told = self.told
-        if told.is_decided:
-            return told.amount(batch)
-        if told.unit is None and not told.is_settled:
+        known = self.known
+        if known.is_decided:
+            return known.amount(batch)
+        if known.unit is None and not known.is_settled:
             return self._untrained(batch)
-        aside = Search(self._subject, told.beside())
+        aside = Search(self._subject, known.beside())
         weight = aside.weight(batch)
-        told.aside = aside.told
+        known.aside = aside.known
         return weight
 
     def _untrained(self, batch: Contents) -> float:
@@ -105,42 +105,42 @@ class Search:
 
     def _as_before(self, own: Contents) -> float | None:
         """Return what ``own`` counts, None if it is the first to tell units apart."""
-        told = self.told
-        if len(told.live) > 1:
-            _, weight, agree = told.compared(own)
+        known = self.known
+        if len(known.live) > 1:
+            _, weight, agree = known.compared(own)
             return weight if agree else None
-        if told.undecided and told.holds_nothing(own, self.look):
+        if known.undecided and known.holds_nothing(own, self.look):
             return 0.0
-        return told.amount(own)
+        return known.amount(own)
 
     def _once_seen(self, own: Contents, is_counted: bool) -> float:
         """Return what ``own`` counts, now that its batch was looked at."""
         if not is_counted:
             return 0.0
         if self._has_parted(own):
-            self._unknown(sentences.undecided(self.told.live, self.seen.reasons), own)
-        return self.told.amount(own)
+            self._unknown(sentences.undecided(self.known.live, self.seen.reasons), own)
+        return self.known.amount(own)
 
     def _has_parted(self, own: Contents) -> bool:
         """Whether the units left weigh ``own`` unlike the batches before."""
-        return self.told.has_parted(own)
+        return self.known.has_parted(own)
 
     def _look_again(self, batch: Contents) -> None:
         """Refuse a unit that a later batch belies."""
-        told = self.told
-        live = list(told.live)
+        known = self.known
+        live = list(known.live)
         seen = self.look(batch, live, is_known=True)
-        # Where one process is not sure, rounding being its own, all look as at first:
-        # their passes may wait for one another.
+        # If one process is unsure, as rounding differs, all measure in full: their
+        # passes may wait for one another.
         if self._subject.strategy.sum([float(not seen.live)]) != [0.0]:
             seen = self.look(batch, live)
-        if is_belied(live, seen, told.rest, told.norm):
-            raise self._refusal(sentences.belied(seen, told.verdict))
+        if is_belied(live, seen, known.rest, known.norm):
+            raise self._refusal(sentences.belied(seen, known.verdict))
 
     def _decide_late(self, batch: Contents) -> bool:
         """Look at the first batch that tells units apart; return whether it counts."""
-        seen = self.look(batch, list(self.told.live))
-        had = [unit for unit, amount in self.told.live.items() if amount]
+        seen = self.look(batch, list(self.known.live))
+        had = [unit for unit, amount in self.known.live.items() if amount]
         if seen.is_over_nothing(had, batch.present(had)):
             return False
         self._take(seen.live if seen.turns else [], seen, batch)
@@ -148,37 +148,37 @@ class Search:
 
     def _seek(self, batch: Contents) -> bool:
         """Look at one of the first batches, and decide; return whether it counts."""
-        told = self.told
-        if not told.live:
+        known = self.known
+        if not known.live:
             if (unit := self._defined(batch)) is not None:
-                self.told = Told(unit, phase=Phase.SETTLED, is_defined=True)
+                self.known = KnownUnits(unit, phase=Phase.SETTLED, is_defined=True)
                 log.info("%s", sentences.defined(unit))
                 return True
-            told.live = batch.all()
-            told.unit = next(iter(told.live), None)
-        if self.may_wait and told.goes_on_alike(batch):
-            told.has_waited = True
+            known.live = batch.all()
+            known.unit = next(iter(known.live), None)
+        if self.may_wait and known.goes_on_alike(batch):
+            known.has_waited = True
             return True
-        seen = self.look(batch, list(told.live))
+        seen = self.look(batch, list(known.live))
         if seen.said is not None:
-            told.settle_without_unit()
+            known.settle_without_unit()
             if seen.belies_said:
                 log.warning("%s", sentences.disagreement(seen))
             return True
-        there = batch.present(told.live)
-        if seen.is_over_nothing(told.live, there) and self._num_empty < MOST_BATCHES:
+        there = batch.present(known.live)
+        if seen.is_over_nothing(known.live, there) and self._num_empty < MOST_BATCHES:
             self._num_empty += 1
-            if not told.has_counted:
-                self.told = Told()  # the next one is the first
+            if not known.has_counted:
+                self.known = KnownUnits()  # the next one is the first
             return False
         self._reasons += seen.reasons
-        told.cuts += 0 if seen.is_none else seen.turns
-        # One that tells nothing is a mean over something of which there is any.
+        known.cuts += 0 if seen.is_none else seen.turns
+        # A batch that tells nothing still rules out units of which it has none.
         live = batch.counts.of_torch(seen.live) if seen.turns else there
         self._take(live, seen, batch)
-        if not told.is_settled:
+        if not known.is_settled:
             self._decide(seen, batch)
-        told.batches += 1
+        known.batches += 1
         return True
 
     @property
@@ -190,28 +190,28 @@ class Search:
         """
         subject = self._subject
         is_step = subject.has_step and subject.batches_a_window <= 1
-        return is_step and bool(self.told.live)
+        return is_step and bool(self.known.live)
 
     def _decide(self, seen: Look, batch: Contents) -> None:
         """Believe the unit, or go on looking, or give up."""
-        told, num_batches = self.told, self.told.batches + 1
+        known, num_batches = self.known, self.known.batches + 1
         batches_a_window = self._subject.batches_a_window
-        if told.cuts >= CUTS or (num_batches >= MOST_BATCHES and told.cuts):
-            told.phase = Phase.SETTLED
-            is_known = batch.counts.is_torch_loss and len(told.live) == 1
+        if known.cuts >= CUTS or (num_batches >= MOST_BATCHES and known.cuts):
+            known.phase = Phase.SETTLED
+            is_known = batch.counts.is_torch_loss and len(known.live) == 1
             may_differ = batches_a_window > 1 and not is_known
-            told.later = LaterLooks(0 if may_differ else None)
-            log.info("%s", sentences.found(seen, list(told.live)))
+            known.later = LaterLooks(0 if may_differ else None)
+            log.info("%s", sentences.found(seen, list(known.live)))
             return
         most = min(MOST_BATCHES, batches_a_window)
-        if not told.cuts and (seen.is_final or num_batches >= most):
+        if not known.cuts and (seen.is_final or num_batches >= most):
             self._unknown(sentences.unknown(self._reasons), batch)
 
     def _take(self, live: list[str], seen: Look, batch: Contents) -> None:
         """Go on with the units in ``live``, if any, on the scale of those before."""
         if seen.is_none:
             self._unknown(sentences.none(seen), batch)
-        elif live and not self.told.keep(live, seen.fit):
+        elif live and not self.known.keep(live, seen.fit):
             self._unknown(sentences.late(live[0]), batch)
 
     def look(
@@ -226,32 +226,32 @@ class Search:
         """
         from training.weighing.measure import look
 
-        told = self.told
-        has_parted = told.phase is not Phase.ASIDE and told.has_parted(batch)
+        known = self.known
+        has_parted = known.phase is not Phase.ASIDE and known.has_parted(batch)
         subject = replace(self._subject, has_parted=has_parted, is_known=is_known)
         # Of a unit that is settled by fewer cuts, later ones make all the same.
-        turns = CUTS if told.is_settled else CUTS - told.cuts % CUTS
+        turns = CUTS if known.is_settled else CUTS - known.cuts % CUTS
         self.seen = look(subject, batch, live, turns)
         return self.seen
 
     def _compare_resumed(self, batch: Contents) -> None:
         """Compare the unit of a checkpoint with what this run's first batch tells."""
-        told = self.told
-        told.phase = Phase.SETTLED
+        known = self.known
+        known.phase = Phase.SETTLED
         if (unit := self._defined(batch)) is not None:
             live = [unit]
         else:
             seen = self.look(batch)
             live = [] if seen.is_none or seen.said is not None else seen.live
         # A converged loss has no gradient to tell by.
-        if not live or told.unit in live or set(told.live) & set(live):
+        if not live or known.unit in live or set(known.live) & set(live):
             return
         if not self._allows_change:
-            raise CheckpointError(sentences.another(str(told.unit), live[0]))
+            raise CheckpointError(sentences.another(str(known.unit), live[0]))
         amounts = batch.all()
-        told.live = {unit: amounts.get(unit, 0.0) for unit in live}
-        told.unit, told.scale, told.aside = live[0], 1.0, None
-        told.is_defined = unit is not None
+        known.live = {unit: amounts.get(unit, 0.0) for unit in live}
+        known.unit, known.scale, known.aside = live[0], 1.0, None
+        known.is_defined = unit is not None
 
     def _defined(self, batch: Contents) -> str | None:
         """Return the unit of torch's own loss, unless it matters how rows mix."""
@@ -259,16 +259,16 @@ class Search:
 
     def _unknown(self, why: str, batch: Contents) -> None:
         """Refuse, where it matters; else warn, and count samples or batches."""
-        told = self.told
-        if told.phase is Phase.ASIDE:
-            log.warning("%s", sentences.aside(told.verdict, why))
-            told.settle_undecided()
+        known = self.known
+        if known.phase is Phase.ASIDE:
+            log.warning("%s", sentences.aside(known.verdict, why))
+            known.settle_undecided()
             return
         if self._subject.batches_a_window > 1:
             raise self._refusal(why)
         words = sentences.evaluated if self._subject.by_losses else sentences.warning
         counted = _counted(batch)
-        told.settle_without_unit(counted)
+        known.settle_without_unit(counted)
         log.warning("%s", words(why, counted))
 
     def _refusal(self, why: str) -> ConfigError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from training.weighing.fit import LIMIT
 from training.weighing.later_looks import CLEARLY
-from training.weighing.subject import LIMIT, Look
+from training.weighing.subject import Look
 from training.weighing.units import in_words
 
 #: Of two parts.

@@ -18,8 +18,6 @@ from training.weighing.fit import Fit
 ComputeLoss = Callable[[nn.Module, Any, float], tuple[Tensor, float, Any]]
 #: Returns the context that a forward pass runs in.
 Precision = Callable[[], AbstractContextManager[object]]
-#: The rest that shares may leave; more means that rows depend on one another.
-LIMIT = 1e-2
 
 
 @dataclass(slots=True)

@@ -48,7 +48,7 @@ class Kept:
         loader: Any = None,
         keeps_parameters: bool = True,
         optimizers: Sequence[Optimizer] = (),
-        generators: Sequence[Any] = (),
+        generators: Iterable[Any] = (),
     ) -> None:
         self.modules = list(
             dict.fromkeys(m for each in modules for m in each.modules())
@@ -89,7 +89,7 @@ class Kept:
                 module._buffers.clear()
                 for name, (buffer, value) in buffers.items():
                     module._buffers[name] = buffer
-                    # Else untouched, so that versions and views stay as they are.
+                    # Only then: a write would raise the version that autograd checks.
                     if buffer is not None and not is_same_tensor(buffer, value):
                         if buffer.shape != value.shape:  # it has grown in place
                             buffer.resize_(value.shape)
@@ -108,8 +108,8 @@ class Kept:
         for parameter, version, value in self._parameters:
             is_plain = type(parameter) in (Tensor, nn.Parameter)
             if value is not None and (is_plain or parameter._version != version):
-                # Through ``.data``, as some write to it: that counts no version, so
-                # none tells who did; nor does it wait for the device to compare.
+                # Always: no version tells of a write through ``.data``, and comparing
+                # would wait for the device. Nor may this write raise a version.
                 parameter.data.copy_(value)
             elif parameter._version != version:  # no copy is there
                 raise ConfigError(
@@ -148,7 +148,7 @@ def untouched(
     loader: Any = None,
     keeps_parameters: bool = True,
     optimizers: Sequence[Optimizer] = (),
-    generators: Sequence[Any] = (),
+    generators: Iterable[Any] = (),
 ) -> Iterator[Kept]:
     """Put everything back at the end, whatever happens; arguments as ``Kept``."""
     kept = Kept(list(modules), loader, keeps_parameters, optimizers, generators)
@@ -159,12 +159,9 @@ def untouched(
 
 
 @contextmanager
-def undrawn(loader: Any, generators: Iterable[Any] = ()) -> Iterator[None]:
-    """Put back at the end what is drawn from ``generators`` meanwhile.
-
-    And from those of ``loader``, its data set and samplers; not from the global ones.
-    """
-    states = _states_of([*drawn_in([loader]), *generators])
+def undrawn(generators: Iterable[Any]) -> Iterator[None]:
+    """Put back at the end what is drawn from ``generators`` meanwhile."""
+    states = _states_of(generators)
     try:
         yield
     finally:

@@ -15,9 +15,9 @@ from training.feed.structure import attribute_of
 from training.hardware.strategy import Strategy
 from training.recipes.weight import checked_weight, warn_of_overruled
 from training.weighing.candidates import Contents, Counts, LabelUse
+from training.weighing.known_units import KnownUnits, Phase
 from training.weighing.search import Search
 from training.weighing.subject import ComputeLoss, Look, Precision, Subject
-from training.weighing.told import Phase, Told
 from training.weighing.units import check_loss_per, is_known, naming_loss_per
 from training.weighing.usual_batch import Weigh, usual_weight
 
@@ -77,10 +77,10 @@ class Weigher:
         """Forget what was measured."""
         said: Any = self._loss_per
         phase = Phase.SOUGHT if said is None else Phase.SETTLED
-        self._begin(Told(None if callable(said) else said, phase=phase))
+        self._begin(KnownUnits(None if callable(said) else said, phase=phase))
 
-    def _begin(self, told: Told, allows_change: bool = False) -> None:
-        self._search = self._search_kind(self._subject, told, allows_change)
+    def _begin(self, known: KnownUnits, allows_change: bool = False) -> None:
+        self._search = self._search_kind(self._subject, known, allows_change)
         self.weigh: Weigh = self.ask
 
     def prepare(
@@ -100,44 +100,37 @@ class Weigher:
             batches_a_window: of a full one; with 1 any weight trains alike.
             window: is told if the loss is a sum.
         """
-        subject, told, self._window = self._subject, self._search.told, window
+        subject, known, self._window = self._subject, self._search.known, window
         subject.model, subject.device, subject.loader = model, device, loader
         # Several parts of one batch make a window, too.
         subject.batches_a_window = batches_a_window * subject.strategy.size
-        if subject.batches_a_window > 1 and (told.is_defined or told.is_nothing):
-            self.reset()  # it did not matter so far
+        if subject.batches_a_window > 1 and (known.is_defined or known.is_nothing):
+            self.reset()  # with one batch a window nothing had to be measured
         self.weigh = self.ask
         self._tell_window()
 
     @property
     def is_sum(self) -> bool:
         """Whether the loss is a sum over its batch."""
-        return self._search.told.unit == "sum"
-
-    @property
-    def verdict(self) -> str:
-        """The unit in words, for people."""
-        if callable(self._loss_per):
-            return "a function of the batch"
-        return self._search.told.verdict
+        return self._search.known.unit == "sum"
 
     @property
     def label_use(self) -> LabelUse:
         """How the loss takes labels, as far as that is known."""
-        return self.counts.label_use(self._search.told.is_shifted)
+        return self.counts.label_use(self._search.known.is_shifted)
 
     def __copy__(self) -> Weigher:
         """Return one that knows as much, and learns by itself."""
         other = type(self).__new__(type(self))
         vars(other).update(vars(self))
         other._search = copy(self._search)
-        other._search.told = replace(self._search.told)
+        other._search.known = replace(self._search.known)
         other.weigh = other.ask  # else what the original counts by
         return other
 
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, as JSON values."""
-        settings = self._search.told.settings()
+        settings = self._search.known.settings()
         if callable(given := self._loss_per):
             settings["unit"] = getattr(given, "__qualname__", type(given).__name__)
         return settings
@@ -149,7 +142,7 @@ class Weigher:
         """
         self.reset()
         if saved and self._loss_per is None and is_known(saved["unit"], allows_change):
-            self._begin(Told.of(saved), allows_change)
+            self._begin(KnownUnits.of(saved), allows_change)
 
     def ask(self, batch: Any, source: Any) -> float:
         """Return what ``batch`` counts, as a call does; learn what is usual.
@@ -174,16 +167,16 @@ class Weigher:
 
     def _usual(self) -> Weigh | None:
         """Return what counts usual batches at once, if all there is to do is count."""
-        told = self._search.told
-        looks_again = told.later.number is not None or told.undecided
+        known = self._search.known
+        looks_again = known.later.number is not None or known.undecided
         if callable(self._loss_per) or looks_again:
             return None
-        left = told.live if len(told.live) > 1 else {}
-        is_first = told.unit == next(iter(left), told.unit)
-        may_count = told.is_settled or (told.has_waited and self._search.may_wait)
+        left = known.live if len(known.live) > 1 else {}
+        is_first = known.unit == next(iter(left), known.unit)
+        may_count = known.is_settled or (known.has_waited and self._search.may_wait)
         if not (is_first and may_count):
             return None
-        return usual_weight(self.counts, told.unit, left, told.scale, self.ask)
+        return usual_weight(self.counts, known.unit, left, known.scale, self.ask)
 
     def __call__(
         self, batch: Any, issued: Any = None, samples: int | None = None
@@ -220,7 +213,7 @@ class Weigher:
 
     def _tell_window(self) -> None:
         if self._window is not None:
-            self._window.sums_losses = self._search.told.unit == "sum"
+            self._window.sums_losses = self.is_sum
 
 
 def said_weight(batch: Any) -> float | None:

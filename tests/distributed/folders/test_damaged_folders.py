@@ -17,8 +17,12 @@ from ranks import Ranks
 
 from training import CheckpointError
 from training.archive.shards import digest_of
-from training.checkpoint_io import UnreadableError, position_of, read_checkpoint
-from training.checkpoint_io import glimpse as glimpsed
+from training.checkpoint_io import (
+    UnreadableError,
+    peek_state,
+    position_of,
+    read_checkpoint,
+)
 
 pytestmark = pytest.mark.distributed
 
@@ -217,7 +221,7 @@ def test_d30_the_control_is_read(folders: Path, tmp_path: Path) -> None:
     path = spoilt(folders, tmp_path, lambda folder: None)
     assert read_checkpoint(path)["progress"]["step"] == 3
     assert position_of(path) == (0, 3)
-    assert glimpsed(path)["progress"]["step"] == 3
+    assert peek_state(path)["progress"]["step"] == 3
 
 
 def test_d30_a_file_of_the_folder_is_no_checkpoint(folders: Path) -> None:

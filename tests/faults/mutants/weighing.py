@@ -94,9 +94,9 @@ MUTANTS = [
     Mutant(
         "W4",
         "later batches are not compared",
-        f"{WEIGHING}.told",
-        "return first, self.on_scale(first) * told[first], self._agree(told)",
-        "return first, self.on_scale(first) * told[first], True",
+        f"{WEIGHING}.known_units",
+        "return first, self.on_scale(first) * amounts[first], self._agree(amounts)",
+        "return first, self.on_scale(first) * amounts[first], True",
         DECISIONS,
         "test_w4",
     ),

@@ -22,7 +22,7 @@ from training.loop.precision import Precision
 from training.loop.window import Window
 from training.messages.tables import count, table
 from training.modules.train_mode import in_eval_mode
-from training.weighing import sentences, subject
+from training.weighing import fit, sentences
 from training.weighing.candidates import Contents
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def compare_splits(trainer: Trainer) -> Comparison:
     if found.agrees or look.said is not None or "sum" in look.live:
         return found
     if look.is_none:
-        is_mended = look.fit is None or look.fit.rest <= subject.LIMIT
+        is_mended = look.fit is None or look.fit.rest <= fit.LIMIT
     else:
         is_mended = not look.live or any(map(is_mended_by, look.live))
     return replace(found, no_weight_mends=not is_mended)

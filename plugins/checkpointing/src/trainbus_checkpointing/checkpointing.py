@@ -41,7 +41,7 @@ from training.plugin import (
     Plan,
     RunLock,
     heard_if,
-    is_insistent,
+    is_second_signal,
     named_path,
     require_version,
     sweep_leftovers,
@@ -307,7 +307,7 @@ class ModelCheckpointCallback(Callback):
         try:
             if self._saver is not None and is_ours:
                 self._saver.store.abandon_parts()
-                self._saver.store.finish(wait=not is_insistent(error))
+                self._saver.store.finish(wait=not is_second_signal(error))
         finally:
             if self._saver is not None and (is_ours or not trainer.is_main):
                 self._saver.end(trainer, error)

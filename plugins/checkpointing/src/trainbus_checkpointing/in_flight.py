@@ -23,7 +23,7 @@ class Background:
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
-        # There while a thread is: it cannot be copied, as the plugin may be afterwards.
+        # Only while a thread runs: an Event cannot be copied, and the plugin may be.
         self._ended: threading.Event | None = None
         self._error: BaseException | None = None
 
@@ -51,7 +51,7 @@ class Background:
             finally:
                 ended.set()
 
-        # No daemon: Python would end the process under it, inside of torch, by abort.
+        # No daemon: at exit Python would stop it inside of torch, and that aborts.
         self._thread = threading.Thread(target=run, name="checkpointing", daemon=False)
         self._thread.start()
 
@@ -65,7 +65,7 @@ class Background:
             return False
         if not wait and not self._ended.is_set():
             return False
-        # Not ``join``: one that a signal ends takes the thread for ended.
+        # First: a ``join`` that a signal interrupts takes the thread for ended.
         self._ended.wait()
         self._thread.join()
         self._thread = self._ended = None

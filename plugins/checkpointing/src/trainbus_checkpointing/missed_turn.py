@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from trainbus_checkpointing.cadence import REASON_EPOCH, REASON_STEPS, Boundary
 from trainbus_checkpointing.retention import Entry
 from trainbus_checkpointing.saved import Resumed
-from training.plugin import FrozenWeights, glimpse, is_whole
+from training.plugin import FrozenWeights, is_whole, peek_state
 
 if TYPE_CHECKING:
     from trainbus_checkpointing.store import Store
@@ -61,7 +61,7 @@ def can_be_copied(
     is_partial = frozen and not all(each.requires_grad for each in weights)
     if source.is_dir() != trainer.strategy.saves_parts:
         why = "one of them is a file and the other a folder"
-    elif is_whole(glimpse(source)) == bool(is_partial):
+    elif is_whole(peek_state(source)) == bool(is_partial):
         why = "one of them holds all weights and the other the trained alone"
     else:
         return True

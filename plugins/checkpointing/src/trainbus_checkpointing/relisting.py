@@ -20,7 +20,7 @@ from trainbus_checkpointing.filename import FilenameTemplate, is_name_of_last
 from trainbus_checkpointing.manifest import Manifest
 from trainbus_checkpointing.retention import Entry
 from training import CheckpointError
-from training.plugin import glimpse, read_checkpoint
+from training.plugin import peek_state, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +71,10 @@ def left_unlisted(
         source: what the run goes on from, which is listed elsewhere.
         filename: of the ranked ones.
     """
-    found, course = [], _course(glimpse(source))
+    found, course = [], _course(peek_state(source))
     for name in files.unlisted(folder, [entry.file for entry in listed]):
         path = folder / name
-        state = glimpse(path)
+        state = peek_state(path)
         if _course(state) != course:
             continue
         try:
@@ -95,14 +95,14 @@ def run_alike(manifest: Manifest, source: Path) -> int | None:
     For where no list tells the random id of the source's run: that one was lost. None
     also where several runs have come to the same, as no file tells then whose it is.
     """
-    runs, course = set(), _course(glimpse(source))
+    runs, course = set(), _course(peek_state(source))
     if source.is_dir():  # whose tensors lie in other files
         return None
     for entry in manifest.entries:
         path = manifest.folder / entry.file
         if (
             not path.is_dir()
-            and _course(glimpse(path)) == course
+            and _course(peek_state(path)) == course
             and files.digest_of(path, TENSORS) == files.digest_of(source, TENSORS)
         ):
             runs.add(entry.run)

@@ -82,7 +82,7 @@ class Ranking:
         if self.monitor is None:
             return ranked[::-1]
 
-        # What 0 would gain on it: the less, the better the value.
+        # The gain of 0 over the value: the smaller, the better the value.
         def key(entry: Entry) -> tuple[bool, float]:
             value = entry.value(self.monitor)
             return value is None, 0.0 if value is None else gain(0.0, value, self.mode)

@@ -75,7 +75,7 @@ class Saver:
         """
         store, ranking = self.store, self.store.ranking
         best, resumed = restored.get("best"), resumed_by(trainer, restored, keepers)
-        # One for all; by no generator of the run, which would not resume to the bit.
+        # One id for all keepers, from the system: no generator of the run is moved.
         run_id = max(s.run_id for s in keepers) or os.urandom(8).hex()
         watched = {k: v for k, v in restored.items() if k in ("monitor", "mode")}
         before = replace(ranking, **watched)

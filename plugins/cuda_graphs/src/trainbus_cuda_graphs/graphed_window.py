@@ -10,9 +10,10 @@ the same tensors, so it does not show in the weights where a recording begins.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -183,35 +184,22 @@ class GraphedWindow(UnreadWindow):
     def _guarded_step(
         self, factor: float | Tensor, before_step: Callable[[], None] | None
     ) -> Tensor | None:
-        with self._rates_on_device():
+        # The kernel reads a tensor: a number would be recorded, and stay as it is.
+        with self._with_option("lr", self._rates.unbind()):
             return super()._guarded_step(factor, before_step)
 
     @contextmanager
-    def _rates_on_device(self) -> Iterator[None]:
-        """Let the optimizer's kernel read its rates from a tensor."""
-        # A number would be baked in, and no schedule would move it.
-        groups: list[dict[str, Any]] = self.optimizer.param_groups
-        rates = [group["lr"] for group in groups]
-        for group, rate in zip(groups, self._rates.unbind(), strict=True):
-            group["lr"] = rate
+    def _with_option(self, name: str, values: Iterable[Any]) -> Iterator[None]:
+        """Set an option of the optimizer's groups that have it; put it back."""
+        groups = [group for group in self.optimizer.param_groups if name in group]
+        before = [group[name] for group in groups]
+        for group, value in zip(groups, values, strict=False):
+            group[name] = value
         try:
             yield
         finally:
-            for group, lr in zip(groups, rates, strict=True):
-                group["lr"] = lr
-
-    @contextmanager
-    def _flagged_capturable(self) -> Iterator[None]:
-        """Set the flag that torch asks for; fused kernels are it without."""
-        groups = [g for g in self.optimizer.param_groups if "capturable" in g]
-        flags = [group["capturable"] for group in groups]
-        for group in groups:
-            group["capturable"] = True
-        try:
-            yield
-        finally:
-            for group, flag in zip(groups, flags, strict=True):
-                group["capturable"] = flag
+            for group, value in zip(groups, before, strict=True):
+                group[name] = value
 
     def _record(self, batch: Any, weight: float, form: Any) -> None:
         """Record both parts; nothing is done to weights or gradients meanwhile.
@@ -233,7 +221,8 @@ class GraphedWindow(UnreadWindow):
             self._differentiate(recording.loss, share)
 
         def one_attempt() -> None:
-            with self._flagged_capturable():
+            # Torch asks for the flag; fused kernels are it without.
+            with self._with_option("capturable", repeat(True)):
                 recording.norm = self._guarded_step(self._factor, None)
             recording.code = self._check.found
             torch._foreach_zero_(gradients)

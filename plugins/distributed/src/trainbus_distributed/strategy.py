@@ -19,7 +19,13 @@ from trainbus_distributed.farewell import lost_words
 from trainbus_distributed.group import Group
 from trainbus_distributed.waiting import OutOfStepError, asker, place
 from training import ConfigError, PluginError
-from training.plugin import GradientCheck, Strategy, is_insistent, record_failure
+from training.plugin import (
+    GradientCheck,
+    Strategy,
+    is_second_signal,
+    record_failure,
+    some,
+)
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -180,7 +186,7 @@ class GroupStrategy(Strategy):
     def _is_agreed(self, error: BaseException) -> bool:
         """Whether all processes leave alike, for a signal."""
         is_exit = isinstance(error, (SystemExit, KeyboardInterrupt))
-        is_alone = is_insistent(error)  # the others may be waiting for it
+        is_alone = is_second_signal(error)  # the others may be waiting for it
         return is_exit and not is_alone and self.trainer.stop_owner == "signal"
 
     def on_each(self, work: Callable[[], T]) -> T:
@@ -218,7 +224,7 @@ class GroupStrategy(Strategy):
                 "batch, so this run differs from that of one process; running "
                 "statistics follow the main process, and torch may refuse a part of "
                 "one row",
-                first_of(found),
+                some(found, 1),
             )
 
     def require_alike(self) -> None:
@@ -255,7 +261,7 @@ class GroupStrategy(Strategy):
                 "of each process's part of a batch, so a run in which they change "
                 "gradients differs from that of one process; change them in "
                 "on_before_step",
-                first_of(found),
+                some(found, 1),
             )
 
     def exchanges(self, is_last: bool) -> bool:
@@ -297,9 +303,3 @@ class GroupStrategy(Strategy):
     def gradient_check(self, parameters: list[nn.Parameter]) -> GradientCheck:
         """Return what looks at all gradients, with the same answer everywhere."""
         return GradientCheck(parameters)
-
-
-def first_of(names: Sequence[str]) -> str:
-    """Return the first, and how many more there are."""
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{names[0]}{more}"

@@ -16,8 +16,8 @@ from training.plugin import (
     as_plain,
     check_weights,
     complete,
-    glimpse,
     load_weights,
+    peek_state,
     read_checkpoint,
     weights_of,
 )
@@ -88,7 +88,7 @@ class BestWeights:
         if self.copy is None or best.best_step is None:
             return
         path = _find_checkpoint(trainer, best.best_step)
-        is_there = path is not None and self._unfit(glimpse(path), best) is None
+        is_there = path is not None and self._unfit(peek_state(path), best) is None
         # One for which it is not to be found would have nothing to put back.
         if all(trainer.strategy.gather(is_there)):
             self.drop()

@@ -19,7 +19,6 @@ from training.plugin import (
     rng_of_main,
     shielded,
     some,
-    undrawn,
     untouched,
 )
 
@@ -88,15 +87,15 @@ def _apart(loader: DataLoader[Any]) -> DataLoader[Any]:
 def without_trace(trainer: Trainer, loader: Iterable[Any]) -> Iterator[None]:
     """Evaluate below this what is only looked at: modes, buffers and draws come back.
 
-    Parameters that move come back, too, and are warned of, since an evaluation in the
-    run keeps no copy of them. Here one is kept, for so long, unless they are too large.
+    Parameters that move come back, too, unless they are too large for a copy; and they
+    are warned of, since evaluations in the run keep no copy.
     """
     state, weigher = trainer.state, trainer.state.weigher
     modules = [trainer.model, *trainer.criterion.held_modules().values()]
+    drawn = trainer.criterion.generators.values()
     with (
         rng_of_main(trainer.strategy),
-        undrawn(None, trainer.criterion.generators.values()),
-        untouched(modules, loader, keeps_parameters=False),
+        untouched(modules, loader, keeps_parameters=False, generators=drawn),
         trainer.modes.evaluation(),
     ):
         copies, moved = _copies_of(modules), set()

@@ -76,8 +76,8 @@ class ClosedForm:
         self.settings = self._configured_settings()
         self._schedule = schedule
         self._advances = self._began_at = 0
-        #: What was last given: by id of a group, which is held lest another take that
-        #: id, its rate and its full one then.
+        #: What was set last: id of a group -> the group, held so that no other takes
+        #: its id, its rate, and its full rate then.
         self._given: dict[int, tuple[dict[str, Any], float, float]] = {}
         self._is_warned = False
 
@@ -91,7 +91,7 @@ class ClosedForm:
         self._warn_of_set_rates()
         groups = self._optimizer.param_groups
         for group, rate in zip(groups, self._base_lrs, strict=False):
-            # Of a group that a loaded state put in the place of one, nobody has set it.
+            # A group that is not in it came with a loaded state, as did its full rate.
             if id(group) not in self._given:
                 group["initial_lr"] = rate
         self._begin(self._configured, 0, 0)

@@ -27,7 +27,7 @@ class Phase(Enum):
 
 
 @dataclass(slots=True)
-class Told:
+class KnownUnits:
     """What is known so far of what a loss is a mean over.
 
     Attributes:
@@ -45,7 +45,7 @@ class Told:
         later: batches to look at again.
         undecided: units that it may be besides, where nothing decides any more. A batch
             that has none of one may yet be a mean over nothing.
-        aside: what batches that are not trained on have told, for those alone.
+        aside: what is known from batches that are not trained on, and only for them.
     """
 
     unit: str | None = None
@@ -60,7 +60,7 @@ class Told:
     is_defined: bool = False
     later: LaterLooks = field(default_factory=LaterLooks)
     undecided: list[str] = field(default_factory=list)
-    aside: Told | None = None
+    aside: KnownUnits | None = None
 
     @property
     def is_settled(self) -> bool:
@@ -102,9 +102,9 @@ class Told:
         return "not known" if self.unit is None else in_words(self.unit)
 
     def on_scale(self, unit: str) -> float:
-        """Return what puts an amount of ``unit``, or batches, on that of those before.
+        """Return the factor by which amounts of ``unit``, or batches, go on from here.
 
-        Amounts of the first batch say it: it counts as much by any unit.
+        With it the first batch counts as much by ``unit`` as by the one before.
         """
         before = self.live.get(self.unit or "")
         now = 1.0 if unit == "batches" else self.live.get(unit)
@@ -129,20 +129,20 @@ class Told:
         Raises:
             DataError: the batch tells none of them.
         """
-        told = self._amounts(batch)
-        if not told:
+        amounts = self._amounts(batch)
+        if not amounts:
             return self.unit, self.amount(batch), True
-        first = next(iter(told))
-        return first, self.on_scale(first) * told[first], self._agree(told)
+        first = next(iter(amounts))
+        return first, self.on_scale(first) * amounts[first], self._agree(amounts)
 
     def has_parted(self, batch: Contents) -> bool:
         """Whether ``batch`` counts otherwise, or not at all, by one unit left."""
-        told = self._amounts(batch)
-        return len(told) < len(self.live) or not self._agree(told)
+        amounts = self._amounts(batch)
+        return len(amounts) < len(self.live) or not self._agree(amounts)
 
     def goes_on_alike(self, batch: Contents) -> bool:
         """Whether ``batch`` tells nothing: all units have gone together so far."""
-        # Else it hangs on the unit whether it is trained on.
+        # Where it has none of some units, they disagree on whether it counts at all.
         there = len(batch.present(self.live)) in (0, len(self.live))
         return there and not self.has_parted(batch)
 
@@ -151,12 +151,12 @@ class Told:
         every = {unit: batch(unit) for unit in self.live}
         return {unit: each for unit, each in every.items() if each is not None}
 
-    def _agree(self, told: Mapping[str, float]) -> bool:
+    def _agree(self, amounts: Mapping[str, float]) -> bool:
         """Whether a batch has as much of each unit, in proportion, as the first had."""
-        first = next(iter(told), "")
+        first = next(iter(amounts), "")
         return all(
-            isclose(own * self.live[first], told[first] * self.live[unit])
-            for unit, own in told.items()
+            isclose(own * self.live[first], amounts[first] * self.live[unit])
+            for unit, own in amounts.items()
         )
 
     def keep(self, live: list[str], seen: Fit | None) -> bool:
@@ -192,7 +192,7 @@ class Told:
         self.undecided = there  # it is a mean over something else
         return False
 
-    def beside(self) -> Told:
+    def beside(self) -> KnownUnits:
         """Return a copy of what holds for batches that are not trained on."""
         own = self.aside or self
         return replace(own, phase=Phase.ASIDE, aside=None, later=LaterLooks())
@@ -238,7 +238,7 @@ class Told:
         }
 
     @classmethod
-    def of(cls, saved: Mapping[str, Any]) -> Told:
+    def of(cls, saved: Mapping[str, Any]) -> KnownUnits:
         """Return what ``settings`` has kept; its unit is to be compared."""
         unit, aside, phase = saved["unit"], saved.get("aside"), Phase.SOUGHT
         if saved["is_settled"]:

@@ -11,12 +11,14 @@ from typing import Any, ClassVar
 import pytest
 from PIL import Image
 
-from trainbus_data.asked import batch_of
+from trainbus_data.asked import asked_row, batch_of
 from trainbus_data.asked_rows import AskedRows
+from trainbus_data.config import DataConfig
+from trainbus_data.data_pipeline import DataPipeline
 from trainbus_data.dataset import RowsDataset
 from trainbus_data.rows.row_sequence import ListedRows
 from trainbus_data.vqa.task import VQA
-from training import Batch, DataError, ModelFamily, Task
+from training import Batch, ConfigError, DataError, ModelFamily, Task
 
 
 class Sees(Task):
@@ -264,3 +266,42 @@ def test_what_a_family_raises_comes_with_the_places_of_the_rows_it_is_about(
     with pytest.raises(kind) as told:  # and so of a run and an evaluation
         dataset.collate(range(4))
     assert told.value.__notes__ == [note]
+
+
+class Tags(Task):
+    fields: ClassVar = {"words": "texts", "tags": "texts"}
+    target = "tags"
+
+
+def asked_words(typed: str) -> dict[str, Any]:
+    return asked_row(Tags(), {"words": typed}, 1, {})
+
+
+def test_a_field_of_several_texts_is_asked_as_a_json_list() -> None:
+    assert asked_words('["\u010cen\u011bk", "it\'s", 7]') == {
+        "words": ["\u010cen\u011bk", "it's", "7"]
+    }
+
+
+@pytest.mark.parametrize(
+    "typed", ["went", "['went']", '"went"', '{"a": 1}', "[" * 9999]
+)
+def test_what_is_no_list_of_texts_is_refused_with_the_way_to_write_one(
+    typed: str,
+) -> None:
+    with pytest.raises(ConfigError, match=r"--field 'words=\[\"a\", \"b\"\]'"):
+        asked_words(typed)
+
+
+def test_an_empty_list_is_refused_as_in_a_file() -> None:
+    with pytest.raises(DataError, match=r"--field words is \[\] .*write a list"):
+        asked_words("[]")
+
+
+def test_the_row_that_a_run_offers_to_try_can_be_asked(tmp_path: Path) -> None:
+    words = ["it's", "\u010cen\u011bk"]
+    rows = json.dumps({"words": words, "tags": ["O", "PER"]})
+    (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8")
+    config = DataConfig(train=tmp_path / "rows.jsonl")
+    offered = DataPipeline(config, task=Tags(), family=Takes()).example("train")
+    assert asked_row(Tags(), offered, 1, {})["words"] == words

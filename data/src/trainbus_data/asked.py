@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ def asked_row(
 
     Args:
         task: says what a row holds.
-        given: the values, by the task's names of fields or by those in ``names``.
+        given: the values, by the task's names of fields or by those in ``names``; of a
+            field of several texts a JSON list.
         max_pixels: a picture with more is refused.
         names: field -> what the files of the run called it, where that differs.
     Raises:
@@ -44,7 +46,7 @@ def asked_row(
         task, here, Path(here.anchor), max_pixels=max_pixels, needs_target=False
     )
     try:
-        return checks.read(fields, "asked:1")
+        return checks.read(_values(task, fields), "asked:1")
     except UnusableRow as error:
         raise DataError(f"--field {error}") from error
 
@@ -69,6 +71,27 @@ def _by_field(
                 f"--field {first} and --field {name} are one field; keep one"
             )
     return {field: given[name] for field, name in written.items()}
+
+
+def _values(task: Task, fields: Mapping[str, str]) -> dict[str, Any]:
+    """Return what was typed, of a field of several texts the list that it says."""
+    return {
+        name: _list(name, typed) if task.fields[name].startswith("texts") else typed
+        for name, typed in fields.items()
+    }
+
+
+def _list(name: str, typed: str) -> list[Any]:
+    try:
+        value = json.loads(typed)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, list):
+        raise ConfigError(
+            f"--field {name} is {typed!r}; it has several texts: write a JSON list, "
+            f'as in --field \'{name}=["a", "b"]\''
+        )
+    return value
 
 
 def batch_of(family: ModelFamily, processor: Any, row: Mapping[str, Any]) -> Batch:

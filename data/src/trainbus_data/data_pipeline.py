@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -367,4 +368,6 @@ class DataPipeline:
 
 def _typed(value: Any) -> str:
     """Return a value as a person types it: a file from the working directory."""
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
     return os.path.relpath(value.key) if isinstance(value, Picture) else str(value)

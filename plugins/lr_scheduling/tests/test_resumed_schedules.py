@@ -1,6 +1,7 @@
 """A schedule goes on where it was, and a changed one as told."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -138,11 +139,22 @@ def test_a_state_from_before_its_warmup_was_kept_goes_on_as_it_did():
     assert used == [[pytest.approx(0.5 * 4 / 11)]]
 
 
-def test_a_changed_schedule_is_refused_and_both_values_named():
-    with pytest.raises(
-        CheckpointError, match="total is 20 now but 10 in the checkpoint"
-    ):
+#: Of a run that is longer and begins at another rate, all that ``changed`` changes.
+BOTH = (
+    "total is 20 now but 10 in the checkpoint, "
+    r"base_lrs is \[0.5\] now but \[1.0\] in the checkpoint"
+)
+
+
+def test_a_changed_schedule_is_refused_and_both_values_of_each_setting_named():
+    with pytest.raises(CheckpointError, match=BOTH):
         changed("error")
+
+
+def test_a_kept_schedule_warns_of_each_setting_that_it_keeps(caplog):
+    changed("keep")
+    (warning,) = caplog.messages
+    assert re.search(f"{BOTH}; on_schedule_change is 'keep'", warning)
 
 
 def test_a_saved_t_max_does_not_replace_the_configured_one_silently():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,19 @@ class ByColumn(nn.Module):
         return {"loss": F.cross_entropy(logits.transpose(1, 2), labels)}
 
 
+class ByTag(ByColumn):
+    """The same, of targets whose name tells nobody what they are."""
+
+    def forward(self, input_ids: Tensor, tags: Tensor) -> dict[str, Tensor]:
+        return super().forward(input_ids, tags)
+
+
+def tagged(rows: list[list[int]], too_many: int = 0) -> Batch:
+    batch = padded_on_the_left(rows)
+    tensors = {"input_ids": batch["input_ids"], "tags": batch["labels"]}
+    return Batch(tensors, rows, batch.loss_weight + too_many)
+
+
 def padded_on_the_left(rows: list[list[int]]) -> Batch:
     longest = max(map(len, rows))
     labels = torch.tensor([[-100] * (longest - len(row)) + row for row in rows])
@@ -158,6 +172,27 @@ def test_a_right_weight_is_not_blamed_where_a_row_depends_on_the_others() -> Non
     with pytest.raises(ConfigError, match=r"no weight mends.*padding") as caught:
         require_agreement(comparison, "padded")
     assert "loss_weight" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("too_many", "way"),
+    [
+        pytest.param(0, "no weight mends it", id="right weights"),
+        pytest.param(20, "make batch.loss_weight the number", id="wrong ones"),
+    ],
+)
+def test_a_weight_that_only_the_family_knows_is_blamed_where_it_is_wrong(
+    too_many: int, way: str
+) -> None:
+    rows = [[1 + n % 7] * (1 + n * 5 % 9) for n in range(16)]
+    collate = partial(tagged, too_many=too_many)
+    loader = DataLoader(rows, batch_size=8, collate_fn=collate)
+    comparison = compare_splits(
+        trainer_of(ByTag(), loader=loader, gradient_accumulation_steps=2)
+    )
+    assert comparison.verdict.startswith("the loss is no mean over samples, labels")
+    with pytest.raises(ConfigError, match=way):
+        require_agreement(comparison, "padded")
 
 
 def test_a_mean_over_rows_passes_and_nothing_has_moved() -> None:

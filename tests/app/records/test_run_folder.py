@@ -62,6 +62,15 @@ def test_a_run_that_came_to_its_end_says_who_ended_it(tmp_path: Path) -> None:
     assert run.seconds == run.summary["seconds"]
 
 
+def test_an_epoch_that_max_steps_cut_short_has_a_row_and_is_not_complete(
+    tmp_path: Path,
+) -> None:
+    recorded(tmp_path, max_steps=5).train()
+    run = read_run(tmp_path)
+    assert [row["epoch"] for row in run.history] == [1, 2]
+    assert run.epochs == run.summary["epochs"] == 1
+
+
 def test_a_run_that_failed_says_of_what(tmp_path: Path) -> None:
     run = ended(tmp_path, "fails")
     assert (run.state, run.stopped_by) == ("failed", "an error")

@@ -255,9 +255,12 @@ def test_json_lines_without_rows_are_refused(tmp_path):
 def test_a_line_that_is_no_row_hurts_no_other(tmp_path):
     rows = JsonLines(write(tmp_path, '{"a": 0}\n{"a": \n{"a": 2}\n'))
     assert (rows[0], rows[2]) == ({"a": 0}, {"a": 2})
-    with pytest.raises(UnusableRow, match="is not JSON: Expecting value at column"):
+    with pytest.raises(UnusableRow, match="is not JSON: Expecting value at column 6;"):
         rows[1]
     assert rows.place(1).endswith(":2")
+    rows = JsonLines(write(tmp_path, '{"a": 0}\n{"a": [1]\n'))
+    with pytest.raises(UnusableRow, match="',' delimiter at column 10; the line seems"):
+        rows[1]
     rows = JsonLines(write(tmp_path, '{"a": 0}\n{"a": "b'))
     with pytest.raises(UnusableRow, match="string starting at column 7"):
         rows[1]

@@ -159,7 +159,10 @@ def compare_splits(trainer: Trainer) -> Comparison:
     if found.agrees or look.said is not None or "sum" in look.live:
         return found
     if look.is_none:
-        is_mended = look.fit is None or look.fit.rest <= fit.LIMIT
+        is_mended = look.fit is None or (
+            look.fit.rest <= fit.LIMIT
+            and not _is_right(look.fit, weigh, batches(look.sizes))
+        )
     else:
         is_mended = not look.live or any(map(is_mended_by, look.live))
     return replace(found, no_weight_mends=not is_mended)
@@ -227,6 +230,17 @@ def _gradient(
     if not found:
         raise ConfigError("the first window has no item with a loss; check the labels")
     return found[0]
+
+
+def _is_right(
+    found: fit.Fit,
+    weigh: Callable[[Any, Any], float],
+    parts: list[tuple[Any, list[Any]]],
+) -> bool:
+    """Whether the parts of a batch weigh what their gradients were found to."""
+    weights = [weigh(batch, indices) for batch, indices in parts]
+    whole = sum(weights) or 1.0
+    return found.off(tuple(weight / whole for weight in weights)) <= found.near
 
 
 def _exact(device: torch.device) -> AbstractContextManager[object]:

@@ -81,10 +81,12 @@ class RunFolder:
 
     @property
     def epochs(self) -> int:
-        """How many are complete."""
-        told = self._told("epochs")
+        """How many are complete; those with a row where no end has said it."""
+        told = _count(self._told("epochs"))
+        if told is not None and self.state not in ("running", "unfinished"):
+            return told  # the last row may be of an epoch that was cut short
         rows = [each for row in self.history if (each := _count(row.get("epoch")))]
-        return max([_count(told) or 0, *rows])
+        return max([told or 0, *rows])
 
     @property
     def seconds(self) -> float | None:

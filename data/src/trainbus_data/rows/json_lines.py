@@ -81,10 +81,11 @@ def parse_object(raw: bytes, path: Path) -> dict[str, Any]:
         raise
     except json.JSONDecodeError as error:
         end = "; the line seems cut off" if not raw.rstrip().endswith(b"}") else ""
+        column = min(error.pos, len(text.rstrip())) + 1  # not on the line behind it
         if error.msg.startswith("Extra data"):
             end = "; remove what follows there, such as a comma"
         raise UnusableRow(
-            f"is not JSON: {said_of(error)} at column {error.colno}{end}"
+            f"is not JSON: {said_of(error)} at column {column}{end}"
         ) from error
     except RecursionError as error:
         raise UnusableRow("is nested too deeply") from error

@@ -237,16 +237,16 @@ def in_order(saved: Any, places: Sequence[int | None]) -> Any:
     return saved
 
 
-def first_difference(
+def differences(
     configured: Mapping[str, Any], saved: Mapping[str, Any]
-) -> tuple[str, Any, Any] | None:
-    """Return (name, configured, saved) of the first setting that differs, or None.
+) -> dict[str, str]:
+    """Return the settings that differ: name -> what it is here and what it was.
 
     What one side does not know is not compared: torch's schedulers keep other things
     from release to release.
     """
-    for name in [name for name in configured if name in saved]:
-        here, there = configured[name], saved[name]
-        if here != there:
-            return name, here, there
-    return None
+    return {
+        name: f"{name} is {here!r} now but {saved[name]!r} in the checkpoint"
+        for name, here in configured.items()
+        if name in saved and here != saved[name]
+    }

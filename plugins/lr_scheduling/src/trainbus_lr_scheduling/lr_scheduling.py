@@ -32,7 +32,7 @@ from trainbus_lr_scheduling.drivers import (
     COURSE,
     ClosedForm,
     base_lrs,
-    first_difference,
+    differences,
     in_order,
     set_lr,
 )
@@ -318,12 +318,12 @@ class LearningRateSchedulerCallback(Callback):
         state = in_order(state, trainer.group_places)
         if (state["kind"], state["interval"]) == (self._kind(), self.interval):
             self.driver.check(state["settings"], state["progress"])
-        change = self._change(state)
+        changes = self._changes(state)
         self._epoch_mark, self._update_mark = state["epoch_mark"], state["update_mark"]
-        if change is None:
-            self.driver.resume(state["settings"], state["progress"])
+        if changes:
+            self._resolve(changes, state, trainer)
         else:
-            self._resolve(change, state, trainer)
+            self.driver.resume(state["settings"], state["progress"])
         self._is_loaded = True
 
     def _begin(self, trainer: Trainer) -> None:
@@ -345,32 +345,27 @@ class LearningRateSchedulerCallback(Callback):
     def _kind(self) -> str:
         return self.type or f"{self.scheduler.__class__.__name__} object"
 
-    def _change(self, state: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-        """Return the first setting that differs from ``state``'s, with both values."""
+    def _changes(self, state: Mapping[str, Any]) -> dict[str, str]:
+        """Return what differs from ``state``; its settings if of the same kind."""
         here = {"type": self._kind(), "interval": self.interval}
         there = {"type": state["kind"], "interval": state["interval"]}
-        return first_difference(here, there) or first_difference(
+        return differences(here, there) or differences(
             self.driver.settings, self.driver.as_saved(state["settings"])
         )
 
     def _resolve(
-        self, change: tuple[str, Any, Any], state: Mapping[str, Any], trainer: Trainer
+        self, changes: Mapping[str, str], state: Mapping[str, Any], trainer: Trainer
     ) -> None:
-        name, here, there = change
+        told = ", ".join(changes.values())
         choice = self.on_schedule_change
-        is_other_kind = name in ("type", "interval")
+        is_other_kind = not changes.keys().isdisjoint(("type", "interval"))
         if choice == "error" or (is_other_kind and choice != "new"):
             ways = "'new'" if is_other_kind else "'keep', 'new' or 'rescale'"
             raise CheckpointError(
-                f"lr_scheduling: {name} is {here!r} now but {there!r} in the "
-                f"checkpoint; set lr_scheduling.on_schedule_change to {ways}, "
-                "or restore the setting"
+                f"lr_scheduling: {told}; set lr_scheduling.on_schedule_change to "
+                f"{ways}, or restore what differs"
             )
-        logger.warning(
-            "lr_scheduling: %s is %r now but was %r in the checkpoint; "
-            "on_schedule_change is %r",
-            *(name, here, there, choice),
-        )
+        logger.warning("lr_scheduling: %s; on_schedule_change is %r", *(told, choice))
         if choice == "keep":
             self.driver.resume(state["settings"], state["progress"])
             check_end(self.scheduler, trainer, self.interval)

@@ -104,6 +104,22 @@ def test_evaluate_measures_them_too(command: Command) -> None:
     assert (float(told["shortness"]), float(told["seen"])) == (SHORTNESS, 4)
 
 
+def test_a_saved_configuration_says_where_its_relative_paths_begin(
+    command: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("run", "run.yaml", *listing(LISTED), *MONITORED)[0] == 0
+    (workplace / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    saved = Path("../out/config.yaml")
+    code, _, err = command("plan", str(saved))
+    assert (code, "'./own.py' does not exist" in err) == (2, True), err
+    assert "work where it lies, or write the whole path" in err
+    (told,) = [each for each in saved.read_text().splitlines() if "begin in" in each]
+    monkeypatch.chdir(told.partition("begin in ")[2])
+    code, out, err = command("plan", "out/config.yaml")
+    assert code == 0, out + err
+
+
 def test_a_plan_knows_their_names(command: Command) -> None:
     code, out, err = command("plan", "run.yaml", *listing(LISTED), *MONITORED)
     assert code == 0, out + err

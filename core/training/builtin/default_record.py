@@ -37,10 +37,10 @@ class DefaultRunRecord(RunRecord):
     """
 
     failure = "isolate"
-    head = "# What the run in this folder was built with, in Python.\n"
 
     def __init__(self) -> None:
         super().__init__({}, {})
+        self.head = "# What the run in this folder was built with, in Python.\n"
         self._is_kept = False
 
     def on_setup(self, trainer: Checkpointable) -> None:

@@ -30,7 +30,7 @@ from training.discovery.entry_points import (
 )
 from training.discovery.shipped import SHIPPED
 from training.errors import PluginError, did_you_mean
-from training.files.named_paths import named_path
+from training.files.named_paths import named_path, working_directory
 from training.messages.error_texts import error_text
 from training.signals.handlers import Terminated
 
@@ -304,7 +304,8 @@ def _path_of(name: str, where: str) -> Path:
     if path is None:
         raise PluginError(
             f"{where}: file {file_name!r} does not exist; the path is relative to the "
-            f"working directory, {str(Path.cwd())!r}"
+            f"working directory, {working_directory()!r}: work where it lies, or write "
+            "the whole path"
         )
     return path
 

@@ -68,8 +68,9 @@ def test_a_loss_that_is_nan_for_the_data_names_the_batch_and_what_it_holds(
     options = {"gradient_accumulation_steps": accumulation, "precision": precision}
     told, notes = failure_of(trainer_of(make(7), **options), NonFiniteError)
     assert told == (
-        "the loss is nan, and batch[0] holds 1 NaN (row 1); the weights were not "
-        "touched: mend the data, or pass nonfinite='skip' to drop such windows"
+        "the loss is nan, and batch[0] holds 1 NaN (row 1); the trainer's "
+        "optimizer left the weights alone: mend the data, or pass nonfinite='skip' to "
+        "drop such windows"
     )
     step = 3 // accumulation + 1
     assert notes == [f"in step {step}: batch 3 of the epoch{samples}"]
@@ -86,9 +87,25 @@ class Diverges(nn.Module):
         return self.layer(x) * INF  # type: ignore[no-any-return]
 
 
+def test_nothing_is_said_of_an_optimizer_that_step_fn_steps_itself() -> None:
+    model, other = nn.Linear(3, 1), nn.Linear(3, 1)
+    own = torch.optim.SGD(other.parameters(), lr=0.01)
+    before = other.weight.detach().clone()
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        other(batch[0]).mean().backward()
+        own.step()
+        return model(batch[0]).mean() * NAN  # type: ignore[no-any-return]
+
+    trainer = trainer_of(loader(), model=model, step_fn=step)
+    told, _ = failure_of(trainer, NonFiniteError)
+    assert not torch.equal(other.weight, before)
+    assert "; the trainer's optimizer left the weights alone: " in told
+
+
 def test_a_loss_that_diverges_over_good_data_asks_for_a_lower_rate() -> None:
     told, notes = failure_of(trainer_of(loader(), model=Diverges()), NonFiniteError)
-    assert "not touched: lower the learning rate, set max_grad_norm, or" in told
+    assert "alone: lower the learning rate, set max_grad_norm, or" in told
     assert notes == ["in step 1: batch 0 of the epoch, samples [0, 1]"]
 
 
@@ -109,7 +126,7 @@ class Row(NamedTuple):
         ({"y": torch.tensor([NAN, INF])}, "batch['y'] holds 1 infinite value (row 1)"),
         ({"y": torch.tensor([INF, INF])}, "holds 2 infinite values (rows 0, 1)"),
         ([torch.tensor([NAN])] * 7, "batch[4] holds 1 NaN (row 0), 2 more entries"),
-        ({"x": torch.tensor([NAN])}, "not touched: mend the data, or pass"),
+        ({"x": torch.tensor([NAN])}, "alone: mend the data, or pass"),
         ({"m": torch.tensor([-INF])}, "as in a mask, lower the learning rate"),
         ({"x": torch.ones(2), "n": torch.ones(2).int()}, "the loss is nan; the"),
         (None, "see whether the data hold NaN, lower the learning rate"),
@@ -143,7 +160,7 @@ def test_a_bad_loss_that_the_host_learns_of_late_names_its_window(
     monkeypatch.setattr(at, property(lambda self: is_here))
     trainer = trainer_of(loader(5), gradient_accumulation_steps=accumulation)
     told, notes = failure_of(trainer, NonFiniteError)
-    assert "a loss or gradient is NaN or infinite; the weights were not touched" in told
+    assert "a loss or gradient is NaN or infinite; the trainer's optimizer left" in told
     assert "see whether the data hold NaN" in told
     window = ["batch 2 of the epoch, samples [4, 5]"]
     if accumulation == 2:

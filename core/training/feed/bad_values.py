@@ -39,8 +39,8 @@ def refusal(what: str, batch: Any = None) -> str:
         ways = f"mend the data, or if that is meant, as in a mask, {ways}"
     cause = f", and {', '.join(told)}" if told else ""
     return (
-        f"{what}{cause}; the weights were not touched: {ways}, or pass "
-        "nonfinite='skip' to drop such windows"
+        f"{what}{cause}; the trainer's optimizer left the weights alone: {ways}, or "
+        "pass nonfinite='skip' to drop such windows"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -244,11 +245,56 @@ def test_an_error_of_a_hook_names_its_plugin_and_no_batch(kind: type[Callback]) 
     assert "of the epoch" not in note
 
 
-def test_a_window_of_many_batches_is_told_by_its_ends() -> None:
-    class Spoils(Callback):
-        def on_before_step(self, trainer: Trainer) -> None:
+class FindsInStep(Callback):
+    def on_step_end(self) -> None:
+        raise NonFiniteError("mine")
+
+
+class FindsInEvaluation(Callback):
+    def evaluate(self) -> None:
+        raise NonFiniteError("mine")
+
+
+class FindsInEpoch(Callback):
+    def on_epoch_end(self) -> None:
+        raise NonFiniteError("mine")
+
+
+@pytest.mark.parametrize("kind", [FindsInStep, FindsInEvaluation, FindsInEpoch])
+def test_a_value_that_a_plugin_refuses_between_windows_names_no_batch(
+    kind: type[Callback],
+) -> None:
+    _, notes = failure_of(trainer_of(loader(), callbacks=[kind()]), NonFiniteError)
+    assert kind.__name__ in notes[0]
+    assert not any("of the epoch" in note for note in notes)
+
+
+class Spoils(Callback):
+    """Makes the gradients of each window NaN from a step on."""
+
+    def __init__(self, step: int = 0) -> None:
+        self.step = step
+
+    def on_before_step(self, trainer: Trainer) -> None:
+        if trainer.step >= self.step:
             trainer.optimizer.param_groups[0]["params"][0].grad.fill_(NAN)
 
+
+class Unending:
+    """Batches of which nobody says how many there are."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(as_list())
+
+
+def test_the_last_window_of_an_epoch_of_unknown_length_names_what_it_has() -> None:
+    options: dict[str, Any] = {"gradient_accumulation_steps": 4}
+    trainer = trainer_of(Unending(), callbacks=[Spoils(1)], **options)
+    _, notes = failure_of(trainer, NonFiniteError)
+    assert notes == ["in step 2: batch 4 of the epoch; batch 5 of the epoch"]
+
+
+def test_a_window_of_many_batches_is_told_by_its_ends() -> None:
     trainer = trainer_of(loader(), callbacks=[Spoils()], gradient_accumulation_steps=8)
     _, notes = failure_of(trainer, NonFiniteError)
     assert notes == ["in step 1: batches 0 to 5 of the epoch"]

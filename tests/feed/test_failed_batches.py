@@ -126,7 +126,7 @@ class Row(NamedTuple):
         (torch.full((9, 2), NAN), "batch holds 18 NaN (rows 0, 1, 2, 3, 4, ...)"),
         ({"y": torch.tensor([NAN, INF])}, "batch['y'] holds 1 infinite value (row 1)"),
         ({"y": torch.tensor([INF, INF])}, "holds 2 infinite values (rows 0, 1)"),
-        ([torch.tensor([NAN])] * 7, "batch[4] holds 1 NaN (row 0), 2 more entries"),
+        ([torch.tensor([NAN])] * 7, "batch[4] holds 1 NaN (row 0), more in 2 entries"),
         ({"x": torch.tensor([NAN])}, "alone: mend the data, or pass"),
         ({"m": torch.tensor([-INF])}, "as in a mask, lower the learning rate"),
         ({"x": torch.ones(2), "n": torch.ones(2).int()}, "the loss is nan; the"),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from training.feed.structure import fields_of, has_items
+from training.messages.tables import count
 
 #: Rows, and entries, that are told by number.
 MOST_TOLD = 5
@@ -29,7 +30,7 @@ def refusal(what: str, batch: Any = None) -> str:
         found = []
     told = [sentence for sentence, _ in found[:MOST_TOLD]]
     if len(found) > MOST_TOLD:
-        told.append(f"{len(found) - MOST_TOLD} more entries hold some")
+        told.append(f"more in {count(len(found) - MOST_TOLD, 'entry')}")
     ways = "lower the learning rate, set max_grad_norm"
     if batch is None:
         ways = f"see whether the data hold NaN, {ways}"

@@ -37,7 +37,7 @@ def loss_in(
         )
     if late is not None and are_own(None):
         return DataError(
-            f"train_dataloader: {place} did not arrive within {late[1]} seconds; look "
+            f"train_dataloader: {place} did not arrive within {late[1]} s; look "
             "at these samples, or give the loader a longer timeout"
         )
     return None

@@ -14,6 +14,7 @@ from training import Trainer
 from training.app.cli import main
 from training.app.cli.record_arguments import SORTED_BY
 from training.app.cli.runs import SORTS
+from training.app.records.comparing import flat
 from training.app.records.durations import duration
 
 STATE = {"status": "finished", "stop_owner": "early_stopping", "stop_reason": "enough"}
@@ -129,6 +130,25 @@ def test_settings_in_which_the_listed_runs_differ_are_columns(
     assert b.split()[-2:] == ["0.1", "-"]
     assert c.split()[-2:] == ["?", "?"]
     assert "training.lr" not in told(capsys)[1]
+
+
+def test_a_long_setting_in_a_list_is_cut_in_its_middle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        data = {"train": f"/data/{'deep/' * 20}{name}.jsonl"}
+        write(tmp_path, name, 0.9, 2, data=data)
+    _, *lines = told(capsys, str(tmp_path), "--settings")[1].splitlines()
+    ends = [line.split()[-1] for line in lines]
+    assert [end[-7:] for end in ends] == ["a.jsonl", "b.jsonl"]
+    assert all(len(end) < 40 and "..." in end for end in ends)
+    found = json.loads(told(capsys, str(tmp_path), "--json")[1])
+    assert all(len(run["config"]["data"]["train"]) > 100 for run in found)
+
+
+def test_a_configuration_of_nothing_has_no_settings() -> None:
+    assert list(flat({})) == []
+    assert dict(flat({"data": {}})) == {"data": "{}"}
 
 
 def test_what_a_trainer_cannot_see_is_compared_as_its_metadata(

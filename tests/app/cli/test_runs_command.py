@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from toy import Regression, regression_batches
 
 from training import Trainer
@@ -177,6 +178,24 @@ def test_what_a_trainer_cannot_see_is_compared_as_its_metadata(
     assert [run["config"]["metadata"]["dropout"] for run in found] == [0.0, 0.5]
     _, out, _ = told(capsys, "diff", str(tmp_path / "a"), str(tmp_path / "b"))
     assert ["metadata.dropout", "0.0", "0.5"] in [x.split() for x in out.split("\n")]
+
+
+def test_none_in_the_metadata_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRAINBUS_DEFAULTS")
+    model = Regression()
+    metadata = {"limit": None, "cuts": [None, 1], "sizes": {"deep": None}}
+    Trainer(
+        model,
+        regression_batches(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        save_dir=tmp_path,
+        metadata=metadata,
+    ).train()
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["metadata"] == metadata
+    assert "max_grad_norm" not in config["training"]
 
 
 def test_a_setting_that_json_cannot_say_is_told_all_the_same(

@@ -163,6 +163,30 @@ def test_what_cannot_measure_is_refused_before_a_model_exists(
     assert not Path("out").exists()
 
 
+MEASURES = """\
+from training import Callback
+
+
+class Measures(Callback):
+    chooses_metrics = {"metrics": ("loss",)}
+
+    def __init__(self, metrics: list[str]) -> None:
+        self.metrics = metrics
+
+    def evaluate(self):
+        return {}
+"""
+
+
+def test_a_plugin_that_loads_no_metric_is_given_none(command: Command) -> None:
+    Path("measures.py").write_text(MEASURES)
+    plugin = "plugins=[{./measures.py:Measures: {metrics: [loss, ./own.py:shortness]}}]"
+    code, _, err = command("run", "run.yaml", "--set", plugin)
+    assert (code, "has './own.py:shortness'" in err) == (2, True), err
+    assert "of your own" not in err
+    assert not Path("out").exists()
+
+
 def test_a_file_that_raises_shows_its_own_error(command: Command) -> None:
     Path("own.py").write_text("import gone_for_good\n")
     code, _, err = command("plan", "run.yaml", *listing("[./own.py:r2]"))

@@ -209,6 +209,10 @@ def load(info: PluginInfo) -> type[Any]:
     return _checked_class(loaded, f"{owner} ({info.value})")
 
 
+#: By these words a plugin's ``chooses_metrics`` says that it loads metrics of files.
+IN_A_FILE = "./file.py:NAME"
+
+
 def is_file(name: str) -> bool:
     """Whether ``name`` means a class in a file, as in ``./callbacks.py:MyCallback``."""
     return ".py:" in name

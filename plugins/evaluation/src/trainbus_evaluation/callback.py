@@ -94,7 +94,7 @@ class EvaluationCallback(Callback):
         "mae",
         "mse",
     )
-    chooses_metrics: ClassVar = {"metrics": ("loss",)}
+    chooses_metrics: ClassVar = {"metrics": ("loss", "./file.py:NAME")}
 
     @checked_options
     def __init__(

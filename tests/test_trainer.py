@@ -324,7 +324,7 @@ def test_a_second_train_wraps_the_loader_that_was_passed() -> None:
 
 
 def test_an_optimizer_of_another_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match="4 parameters, none of them of this Regres"):
+    with pytest.raises(ConfigError, match="4 parameters, none of this Regres"):
         Trainer(
             Regression(),
             regression_batches(),

@@ -48,7 +48,7 @@ class CheckpointError(TrainbusError, ValueError):
 
 
 class NonFiniteError(TrainbusError, ArithmeticError):
-    """The loss or a gradient is NaN or infinite; the weights were not touched."""
+    """A loss or gradient is NaN or infinite; the optimizer made no update of it."""
 
     exit_code = 5
 

@@ -31,6 +31,7 @@ from training.loop.make_window import choose_window, made_window, shared_window
 from training.loop.metrics import owners_of
 from training.loop.requests import Abandoned
 from training.messages.error_texts import tell
+from training.messages.tables import count
 from training.modules.train_mode import keep_frozen
 from training.planned.length import RunLength, num_batches
 from training.signals.handlers import handled, interruption
@@ -357,10 +358,10 @@ class Run:
             self.bus.on_train_begin(trainer, self.resumption is not None)
         if self._is_done() and not state.has_pending_row(trainer.max_steps):
             log.warning(
-                "nothing to train: %d epochs, %d steps were already done; raise "
-                "num_epochs or max_steps to go on",
-                trainer.epoch,
-                trainer.step,
+                "nothing to train: %s, %s already done; raise num_epochs or max_steps "
+                "to go on",
+                count(trainer.epoch, "epoch"),
+                count(trainer.step, "step"),
             )
         self.loop.run()
         if requests.failure is not None:

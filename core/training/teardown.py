@@ -39,12 +39,13 @@ def note_batches(
         return
     at, failed = loop.state.progress, loop.failed_batch
     is_of_hook = any(note.startswith(RAISED_BY) for note in notes_of(error))
+    numbers = range(0)
     if failed is not None and not is_of_hook:
         numbers = range(failed, failed + 1)
     elif isinstance(error, NonFiniteError):  # the counters are from before the window
         end = at.batch + loop.trainer.gradient_accumulation_steps
-        numbers = range(at.batch, min(end, loop.trainer.batches_per_epoch or end))
-    else:
+        numbers = range(at.batch, min(end, loop.reached))
+    if not numbers:  # also of somebody's own ``NonFiniteError`` between two windows
         return
     places = [
         f"batch {number} of the epoch" if watched is None else watched.place(number)

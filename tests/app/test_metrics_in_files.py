@@ -104,6 +104,22 @@ def test_evaluate_measures_them_too(command: Command) -> None:
     assert (float(told["shortness"]), float(told["seen"])) == (SHORTNESS, 4)
 
 
+def test_a_saved_configuration_says_where_its_relative_paths_begin(
+    command: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("run", "run.yaml", *listing(LISTED), *MONITORED)[0] == 0
+    (workplace / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    saved = Path("../out/config.yaml")
+    code, _, err = command("plan", str(saved))
+    assert (code, "'./own.py' does not exist" in err) == (2, True), err
+    assert "work where it lies, or write the whole path" in err
+    (told,) = [each for each in saved.read_text().splitlines() if "begin in" in each]
+    monkeypatch.chdir(told.partition("begin in ")[2])
+    code, out, err = command("plan", "out/config.yaml")
+    assert code == 0, out + err
+
+
 def test_a_plan_knows_their_names(command: Command) -> None:
     code, out, err = command("plan", "run.yaml", *listing(LISTED), *MONITORED)
     assert code == 0, out + err
@@ -144,6 +160,30 @@ def test_what_cannot_measure_is_refused_before_a_model_exists(
     errors = [line for line in err.splitlines() if line.startswith("trainbus: error: ")]
     assert len(errors) == 1
     assert "Traceback" not in err
+    assert not Path("out").exists()
+
+
+MEASURES = """\
+from training import Callback
+
+
+class Measures(Callback):
+    chooses_metrics = {"metrics": ("loss",)}
+
+    def __init__(self, metrics: list[str]) -> None:
+        self.metrics = metrics
+
+    def evaluate(self):
+        return {}
+"""
+
+
+def test_a_plugin_that_loads_no_metric_is_given_none(command: Command) -> None:
+    Path("measures.py").write_text(MEASURES)
+    plugin = "plugins=[{./measures.py:Measures: {metrics: [loss, ./own.py:shortness]}}]"
+    code, _, err = command("run", "run.yaml", "--set", plugin)
+    assert (code, "has './own.py:shortness'" in err) == (2, True), err
+    assert "of your own" not in err
     assert not Path("out").exists()
 
 

@@ -382,5 +382,5 @@ def test_a_family_that_does_not_answer_every_row_is_named(command: Command) -> N
     given = ("predict", "--checkpoint", saved, "--rows", "ask.csv", "--out", "a.jsonl")
     ended, _, err = command(*given)
     assert ended == 2
-    assert "Parity.predict returned 1 values for a batch of 2 rows" in err
+    assert "Parity.predict returned 1 value for a batch of 2 rows" in err
     assert not Path("a.jsonl").exists()

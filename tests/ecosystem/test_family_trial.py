@@ -79,7 +79,7 @@ def test_what_was_tried_is_told_of_each_and_what_is_wrong(command: Command) -> N
         r"counts \(model\): the family does not conform; prompt: .* changes loss_w",
         told[2],
     )
-    assert "2 rows with the targets ['even', 'odd'] show too little" in told[3]
+    assert "2 rows with the targets ['even', 'odd']: too few" in told[3]
     assert told[4:] == [
         "loads (model): good\n  tried on no rows, for it has no build()",
         "apart (model): good\n  tried on 8 rows",

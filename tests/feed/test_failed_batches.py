@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,8 +69,9 @@ def test_a_loss_that_is_nan_for_the_data_names_the_batch_and_what_it_holds(
     options = {"gradient_accumulation_steps": accumulation, "precision": precision}
     told, notes = failure_of(trainer_of(make(7), **options), NonFiniteError)
     assert told == (
-        "the loss is nan, and batch[0] holds 1 NaN (row 1); the weights were not "
-        "touched: mend the data, or pass nonfinite='skip' to drop such windows"
+        "the loss is nan, and batch[0] holds 1 NaN (row 1); the trainer's "
+        "optimizer left the weights alone: mend the data, or pass nonfinite='skip' to "
+        "drop such windows"
     )
     step = 3 // accumulation + 1
     assert notes == [f"in step {step}: batch 3 of the epoch{samples}"]
@@ -86,9 +88,25 @@ class Diverges(nn.Module):
         return self.layer(x) * INF  # type: ignore[no-any-return]
 
 
+def test_nothing_is_said_of_an_optimizer_that_step_fn_steps_itself() -> None:
+    model, other = nn.Linear(3, 1), nn.Linear(3, 1)
+    own = torch.optim.SGD(other.parameters(), lr=0.01)
+    before = other.weight.detach().clone()
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        other(batch[0]).mean().backward()
+        own.step()
+        return model(batch[0]).mean() * NAN  # type: ignore[no-any-return]
+
+    trainer = trainer_of(loader(), model=model, step_fn=step)
+    told, _ = failure_of(trainer, NonFiniteError)
+    assert not torch.equal(other.weight, before)
+    assert "; the trainer's optimizer left the weights alone: " in told
+
+
 def test_a_loss_that_diverges_over_good_data_asks_for_a_lower_rate() -> None:
     told, notes = failure_of(trainer_of(loader(), model=Diverges()), NonFiniteError)
-    assert "not touched: lower the learning rate, set max_grad_norm, or" in told
+    assert "alone: lower the learning rate, set max_grad_norm, or" in told
     assert notes == ["in step 1: batch 0 of the epoch, samples [0, 1]"]
 
 
@@ -108,8 +126,8 @@ class Row(NamedTuple):
         (torch.full((9, 2), NAN), "batch holds 18 NaN (rows 0, 1, 2, 3, 4 and 4 more)"),
         ({"y": torch.tensor([NAN, INF])}, "batch['y'] holds 1 infinite value (row 1)"),
         ({"y": torch.tensor([INF, INF])}, "holds 2 infinite values (rows 0, 1)"),
-        ([torch.tensor([NAN])] * 7, "batch[4] holds 1 NaN (row 0), 2 more entries"),
-        ({"x": torch.tensor([NAN])}, "not touched: mend the data, or pass"),
+        ([torch.tensor([NAN])] * 7, "batch[4] holds 1 NaN (row 0), more in 2 entries"),
+        ({"x": torch.tensor([NAN])}, "alone: mend the data, or pass"),
         ({"m": torch.tensor([-INF])}, "as in a mask, lower the learning rate"),
         ({"x": torch.ones(2), "n": torch.ones(2).int()}, "the loss is nan; the"),
         (None, "see whether the data hold NaN, lower the learning rate"),
@@ -143,7 +161,7 @@ def test_a_bad_loss_that_the_host_learns_of_late_names_its_window(
     monkeypatch.setattr(at, property(lambda self: is_here))
     trainer = trainer_of(loader(5), gradient_accumulation_steps=accumulation)
     told, notes = failure_of(trainer, NonFiniteError)
-    assert "a loss or gradient is NaN or infinite; the weights were not touched" in told
+    assert "a loss or gradient is NaN or infinite; the trainer's optimizer left" in told
     assert "see whether the data hold NaN" in told
     window = ["batch 2 of the epoch, samples [4, 5]"]
     if accumulation == 2:
@@ -227,11 +245,56 @@ def test_an_error_of_a_hook_names_its_plugin_and_no_batch(kind: type[Callback]) 
     assert "of the epoch" not in note
 
 
-def test_a_window_of_many_batches_is_told_by_its_ends() -> None:
-    class Spoils(Callback):
-        def on_before_step(self, trainer: Trainer) -> None:
+class FindsInStep(Callback):
+    def on_step_end(self) -> None:
+        raise NonFiniteError("mine")
+
+
+class FindsInEvaluation(Callback):
+    def evaluate(self) -> None:
+        raise NonFiniteError("mine")
+
+
+class FindsInEpoch(Callback):
+    def on_epoch_end(self) -> None:
+        raise NonFiniteError("mine")
+
+
+@pytest.mark.parametrize("kind", [FindsInStep, FindsInEvaluation, FindsInEpoch])
+def test_a_value_that_a_plugin_refuses_between_windows_names_no_batch(
+    kind: type[Callback],
+) -> None:
+    _, notes = failure_of(trainer_of(loader(), callbacks=[kind()]), NonFiniteError)
+    assert kind.__name__ in notes[0]
+    assert not any("of the epoch" in note for note in notes)
+
+
+class Spoils(Callback):
+    """Makes the gradients of each window NaN from a step on."""
+
+    def __init__(self, step: int = 0) -> None:
+        self.step = step
+
+    def on_before_step(self, trainer: Trainer) -> None:
+        if trainer.step >= self.step:
             trainer.optimizer.param_groups[0]["params"][0].grad.fill_(NAN)
 
+
+class Unending:
+    """Batches of which nobody says how many there are."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(as_list())
+
+
+def test_the_last_window_of_an_epoch_of_unknown_length_names_what_it_has() -> None:
+    options: dict[str, Any] = {"gradient_accumulation_steps": 4}
+    trainer = trainer_of(Unending(), callbacks=[Spoils(1)], **options)
+    _, notes = failure_of(trainer, NonFiniteError)
+    assert notes == ["in step 2: batch 4 of the epoch; batch 5 of the epoch"]
+
+
+def test_a_window_of_many_batches_is_told_by_its_ends() -> None:
     trainer = trainer_of(loader(), callbacks=[Spoils()], gradient_accumulation_steps=8)
     _, notes = failure_of(trainer, NonFiniteError)
     assert notes == ["in step 1: batches 0 to 5 of the epoch"]

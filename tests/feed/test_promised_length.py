@@ -37,14 +37,14 @@ def test_a_length_that_is_wrong_is_told_once_with_both_numbers(
     says: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_trainer(None, Says(says, 5), num_epochs=3).train()
-    assert caplog.text.count(f"said {says} batches an epoch and gave 5: sched") == 1
+    assert caplog.text.count(f"said {says} and gave 5; sched") == 1
 
 
 def test_an_epoch_that_a_plugin_lengthens_is_told_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     make_trainer(None, Says(3, 3), Lengthens(), num_epochs=2).train()
-    assert caplog.text.count("said 3 batches an epoch and gave 4: schedules") == 1
+    assert caplog.text.count("said 3 and gave 4; schedules") == 1
 
 
 @pytest.mark.parametrize("options", [{}, {"max_steps": 3}, {"max_steps": 4}], ids=str)

@@ -81,7 +81,7 @@ def test_a_tasks_own_field_or_metric_of_that_name_stays(task: Any) -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        pytest.param([], "returned 0 values for a batch of 1 rows", id="too few"),
+        pytest.param([], "returned 0 values for a batch of 1 row;", id="too few"),
         pytest.param([("a", 98.0)], "a number from 0 to 1", id="percent"),
         pytest.param([("a", -0.5)], "a number from 0 to 1", id="a logarithm"),
         pytest.param([("a", None)], "return the prediction and a prob", id="none"),

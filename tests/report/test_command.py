@@ -45,7 +45,7 @@ def test_a_report_is_written_anew_and_a_file_that_is_none_is_left_alone(
         (("runs/demo", "--out", "rows/all.jsonl"), "exists; name a new file"),
         (
             ("runs/demo", "--predictions", "a", "--predictions", "b"),
-            "--predictions is given 2 times for 1 runs",
+            "--predictions is given 2 times for 1 run",
         ),
         (("runs/demo", "--predictions", "a"), "--predictions 'a' is no file; write"),
     ],

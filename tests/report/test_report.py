@@ -260,4 +260,4 @@ def test_rows_of_another_task_are_told_and_none_is_called_right_or_wrong(
     parts = page_of(write_run(), options=options).parts
     words = "other.jsonl' has 'answer', which the task of the run predicts: they"
     assert words in parts["How it ended"]
-    assert parts["Predictions"] == f"Predictions 1 rows of {rows}"
+    assert parts["Predictions"] == f"Predictions 1 row of {rows}"

@@ -274,7 +274,7 @@ def test_a_metric_that_is_never_measured_is_found() -> None:
     ],
 )
 def test_rows_that_show_nothing_are_refused(rows: list[dict[str, str]]) -> None:
-    with pytest.raises(ValueError, match="show too little"):
+    with pytest.raises(ValueError, match="too few; give"):
         assert_family_conforms(Completes(), Completion(), rows)
 
 

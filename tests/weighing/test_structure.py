@@ -168,8 +168,10 @@ def test_a_part_holds_the_rows_asked_for_and_all_that_belongs_to_the_whole() -> 
 @pytest.mark.parametrize(
     ("batch", "told"),
     [
-        pytest.param((THREE, torch.zeros(4)), r"shape \(4,\) is not 3 rows", id="4"),
-        pytest.param({"x": THREE, "y": ["a"]}, "list of 1 is not one of 3", id="list"),
+        pytest.param((THREE, torch.zeros(4)), r"\(4,\) is not of length 3", id="4"),
+        pytest.param(
+            {"x": THREE, "y": ["a"]}, "list of 1 is not of length 3", id="list"
+        ),
         pytest.param((THREE, object()), "object cannot be cut", id="object"),
         pytest.param(graphs(), "graphs has no plain rows", id="graphs"),
     ],

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from training.checkpoint.storable import DEEPEST
+from training.messages.tables import count
 
 #: What a pickle may stand for, in values a byte, where parts of it are used again.
 MOST_VALUES_A_BYTE = 100
@@ -135,7 +136,7 @@ class _Rehearsal(pickle.Unpickler):
         # Before torch allocates what the pickle says.
         if length * _bytes_of_one(kind.name) != self._sizes.get(key):
             raise ForeignRecord(
-                f"has a tensor of {length:,} numbers whose record {key!r} has "
+                f"has a tensor of {count(length, 'number')} whose record {key!r} has "
                 f"{self._sizes.get(key)} bytes"
             )
         return _Inert("storage", length)

@@ -37,10 +37,10 @@ class DefaultRunRecord(RunRecord):
     """
 
     failure = "isolate"
-    head = "# What the run in this folder was built with, in Python.\n"
 
     def __init__(self) -> None:
         super().__init__({}, {})
+        self.head = "# What the run in this folder was built with, in Python.\n"
         self._is_kept = False
 
     def on_setup(self, trainer: Checkpointable) -> None:
@@ -79,11 +79,12 @@ def _configuration(trainer: Checkpointable) -> dict[str, Any]:
     """Return what a trainer was built with, as YAML can say it."""
     own: Any = trainer
     sizes = [weight.numel() for weight in trainer.model.parameters()]
+    given = {name: getattr(own, name) for name in SETTINGS}
     settings: Mapping[str, Any] = {
         "seed": trainer.seed,
         "model": {"class": type(trainer.model).__name__, "weights": sum(sizes)},
         "training": {
-            **{name: getattr(own, name) for name in SETTINGS},
+            **_without_none(given),
             "device": str(trainer.device),
             "save_dir": str(trainer.save_dir),
             "optimizer": _optimizer(trainer.optimizer),
@@ -91,21 +92,27 @@ def _configuration(trainer: Checkpointable) -> dict[str, Any]:
         "plugins": list(trainer.plugins),
         "metadata": trainer.metadata or None,
     }
-    return {key: _said(value) for key, value in settings.items() if value is not None}
+    return {key: _said(value) for key, value in _without_none(settings).items()}
 
 
 def _optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return its class and the options of the first group, as they begin."""
     options = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
-    return {"class": type(optimizer).__name__, **options}
+    return {"class": type(optimizer).__name__, **_without_none(options)}
+
+
+def _without_none(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is set: None is a setting of which a configuration says nothing."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _said(value: Any) -> Any:
-    """Return ``value`` in plain words; None says nothing."""
+    """Return ``value`` in plain words."""
     if isinstance(value, Mapping):
-        return {str(k): _said(item) for k, item in value.items() if item is not None}
+        return {str(key): _said(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_said(item) for item in value]
     if isinstance(value, torch.Tensor):  # a learning rate may be one: read once a run
         return value.item() if value.numel() == 1 else str(tuple(value.shape))
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
+    is_plain = value is None or isinstance(value, (bool, int, float, str))
+    return value if is_plain else str(value)

@@ -31,7 +31,7 @@ from training.files.claim import Claim
 from training.files.durable import finite, write_durably, write_json
 from training.files.leftovers import sweep_leftovers
 from training.files.lock import FolderLostError
-from training.files.named_paths import barrier, from_here
+from training.files.named_paths import barrier, from_here, working_directory
 from training.files.record_names import (
     CONFIG,
     HISTORY,
@@ -41,7 +41,7 @@ from training.files.record_names import (
     SUMMARY,
 )
 from training.files.write_throttle import WriteThrottle
-from training.messages.error_texts import error_text
+from training.messages.error_texts import error_text, printable
 from training.signals.handlers import Terminated
 
 if TYPE_CHECKING:
@@ -64,11 +64,15 @@ class RunRecord(Callback):
     name = "run_record"
     ranks = "main"
     after = tuple(sorted(installed.SHIPPED))  # its last words are about their results
-    #: What stands over the configuration that is written.
-    head = "# The resolved configuration of the run in this folder.\n"
 
     def __init__(self, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         self.config = dict(config)
+        #: What stands over the configuration that is written. Not whole paths in it:
+        #: a project is moved to another place with its runs, and found by these.
+        self.head = (
+            "# The resolved configuration of the run in this folder.\n"
+            f"# Relative paths in it begin in {printable(working_directory())}\n"
+        )
         self.facts = {key: facts[key] for key in KEPT if key in facts}
         #: A row by field, to try the model on; or None.
         self.example: dict[str, str] | None = facts.get("example")

@@ -50,8 +50,8 @@ class Callback:
     #: of that.
     reads_validation: ClassVar[bool] = True
     #: Options that list metrics of the run's task to be measured, None for all; each
-    #: with what else it may list. A configuration is refused that lists others, but
-    #: for ``./file.py:NAME``, which the plugin loads.
+    #: with what else it may list: names, and in these words ``"./file.py:NAME"``, where
+    #: the plugin loads a user's own. A configuration is refused that lists others.
     chooses_metrics: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     #: Options that name a metric to be watched, such as "monitor".
     consumes: ClassVar[tuple[str, ...]] = ()

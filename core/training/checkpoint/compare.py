@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.messages.tables import count
+
 #: Differ between two equal runs.
 CLOCKS = frozenset({"seconds"})
 #: Layouts of sparse tensors that compress the places in a row, or in a column.
@@ -40,7 +42,7 @@ def first_difference(
         return None
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
         if len(left) != len(right):
-            return f"{where} has {len(left)} items and {len(right)}"
+            return f"{where} is of length {len(left)} and {len(right)}"
         for index, (one, other) in enumerate(zip(left, right, strict=True)):
             if found := first_difference(one, other, f"{where}[{index}]", ignored):
                 return found
@@ -70,7 +72,7 @@ def _tensors(left: Tensor, right: Tensor, where: str) -> str | None:
         return None
     # Counted by value: the sentence is for people, the verdict was by bits.
     wrong = int((left.detach().cpu() != right.detach().cpu()).sum())
-    return f"{where} differs in {wrong} of {left.numel()} values"
+    return f"{where} differs in {wrong} of {count(left.numel(), 'value')}"
 
 
 def _stored(tensor: Tensor) -> dict[str, Tensor]:

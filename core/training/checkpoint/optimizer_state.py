@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from training.checkpoint.compare import first_difference
 from training.errors import CheckpointError, ConfigError
 from training.loop.criterion import Criterion
+from training.messages.tables import count
 from training.modules.of_user import has_users_hook
 from training.modules.optimizer_checks import PARAMETERS, warn_of_ended_schedule
 from training.modules.plain_names import plain_name, some
@@ -184,7 +185,7 @@ def check_parameters(run: Checkpointable, tell_untrained: bool = False) -> None:
     # Said as a whole: group_names would speak of the first parameter only.
     if steps and steps.isdisjoint(names):
         raise ConfigError(
-            f"the optimizer steps {len(steps)} parameters, none of them of this "
+            f"the optimizer steps {count(len(steps), 'parameter')}, none of this "
             f"{type(run.model).__name__}; build it with this model's parameters()"
         )
     known = {name for names in group_names(groups, names) for name in names}

@@ -22,6 +22,7 @@ from training.discovery.provenance import describe_plugins
 from training.errors import CheckpointError, ConfigError
 from training.hardware.draws import Draws
 from training.hardware.rng import rank_seed, seeded_rng_state
+from training.messages.tables import count
 from training.modules.buffers import has_finite
 from training.modules.frozen_weights import complete
 from training.modules.plain_names import (
@@ -142,9 +143,9 @@ def for_rank(
     has_own_data = trainer.strategy.data == "own"
     if has_own_data and len(places) + 1 != trainer.world_size:
         log.warning(
-            "each of %d processes has data of its own, which was divided among %d: "
+            "each of %s has data of its own, which was divided among %d: "
             "which rows are still to come is approximate",
-            *(trainer.world_size, len(places) + 1),
+            *(count(trainer.world_size, "process"), len(places) + 1),
         )
     if not rank:
         return state

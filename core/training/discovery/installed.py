@@ -30,7 +30,7 @@ from training.discovery.entry_points import (
 )
 from training.discovery.shipped import SHIPPED
 from training.errors import PluginError, did_you_mean
-from training.files.named_paths import named_path
+from training.files.named_paths import named_path, working_directory
 from training.messages.error_texts import error_text
 from training.signals.handlers import Terminated
 
@@ -209,6 +209,10 @@ def load(info: PluginInfo) -> type[Any]:
     return _checked_class(loaded, f"{owner} ({info.value})")
 
 
+#: By these words a plugin's ``chooses_metrics`` says that it loads metrics of files.
+IN_A_FILE = "./file.py:NAME"
+
+
 def is_file(name: str) -> bool:
     """Whether ``name`` means a class in a file, as in ``./callbacks.py:MyCallback``."""
     return ".py:" in name
@@ -304,7 +308,8 @@ def _path_of(name: str, where: str) -> Path:
     if path is None:
         raise PluginError(
             f"{where}: file {file_name!r} does not exist; the path is relative to the "
-            f"working directory, {str(Path.cwd())!r}"
+            f"working directory, {working_directory()!r}: work where it lies, or write "
+            "the whole path"
         )
     return path
 

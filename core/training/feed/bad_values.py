@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from training.feed.structure import fields_of, has_items
+from training.messages.tables import count
 from training.modules.plain_names import some
 
 #: Entries that are told by name.
@@ -30,7 +31,7 @@ def refusal(what: str, batch: Any = None) -> str:
         found = []
     told = [sentence for sentence, _ in found[:MOST_ENTRIES]]
     if len(found) > MOST_ENTRIES:
-        told.append(f"{len(found) - MOST_ENTRIES} more entries hold some")
+        told.append(f"more in {count(len(found) - MOST_ENTRIES, 'entry')}")
     ways = "lower the learning rate, set max_grad_norm"
     if batch is None:
         ways = f"see whether the data hold NaN, {ways}"
@@ -40,8 +41,8 @@ def refusal(what: str, batch: Any = None) -> str:
         ways = f"mend the data, or if that is meant, as in a mask, {ways}"
     cause = f", and {', '.join(told)}" if told else ""
     return (
-        f"{what}{cause}; the weights were not touched: {ways}, or pass "
-        "nonfinite='skip' to drop such windows"
+        f"{what}{cause}; the trainer's optimizer left the weights alone: {ways}, or "
+        "pass nonfinite='skip' to drop such windows"
     )
 
 

@@ -297,7 +297,7 @@ class _Rest(Sampler[Any]):
 
 def _read_and_drop(batches: Iterator[Any], skip: int, level: int) -> None:
     if skip:
-        log.log(level, "reading and dropping the %d batches done before", skip)
+        log.log(level, "reading and dropping batches done before: %d", skip)
         require_reached(skip, sum(1 for _ in itertools.islice(batches, skip)))
 
 

@@ -67,7 +67,7 @@ class Feed:
         self._is_inside = False
         if batches != (self._promised or batches):
             log.warning(
-                "train_dataloader said %d batches an epoch and gave %d: schedules and "
+                "batches an epoch: train_dataloader said %d and gave %d; schedules and "
                 "totals go by what it said as the run was set up; let its len() be "
                 "right, or pass max_steps, which holds where epochs differ, too",
                 *(self._promised, batches),

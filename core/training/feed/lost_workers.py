@@ -49,7 +49,7 @@ def loss_in(
         )
     if late is not None and is_awaited:
         return DataError(
-            f"{name}: {place} did not arrive within {late[1]} seconds; look at its "
+            f"{name}: {place} did not arrive within {late[1]} s; look at its "
             "samples, or give the loader a longer timeout"
         )
     return None

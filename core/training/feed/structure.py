@@ -285,7 +285,7 @@ def _take(value: Any, rows: Sequence[int], num_rows: int, is_top: bool = False) 
             return value
         if value.shape[0] != num_rows:
             raise CannotCutError(
-                f"an entry of shape {tuple(value.shape)} is not {num_rows} rows"
+                f"an entry of shape {tuple(value.shape)} is not of length {num_rows}"
             )
         part = value[list(rows)]
         if isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
@@ -299,9 +299,7 @@ def _take(value: Any, rows: Sequence[int], num_rows: int, is_top: bool = False) 
         if is_top and _is_nested(value):
             return [_take(i, rows, num_rows, isinstance(i, list)) for i in value]
         if not _has_tensors(value):
-            raise CannotCutError(
-                f"a list of {len(value)} is not one of {num_rows} rows"
-            )
+            raise CannotCutError(f"a list of {len(value)} is not of length {num_rows}")
         return type(value)(_take(item, rows, num_rows) for item in value)
     if fields_of(value) is None:
         raise CannotCutError(f"a {type(value).__name__} cannot be cut into rows")

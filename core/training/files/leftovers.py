@@ -13,6 +13,7 @@ from pathlib import Path
 
 from training.files.durable import LONGEST_STEM
 from training.files.holder import CAN_ASK, start_of
+from training.messages.tables import count
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def _sweep(folder: Path, found: Iterable[tuple[Path, re.Match[str]]]) -> list[Pa
             _delete(path)
             swept.append(path)
     if swept:
-        log.info("removed %d leftovers in %s", len(swept), folder)
+        log.info("removed %s in %s", count(len(swept), "leftover"), folder)
     return swept
 
 

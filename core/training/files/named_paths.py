@@ -74,6 +74,14 @@ def barrier(path: Path) -> Path | None:
     return None if is_open else nearest
 
 
+def working_directory() -> str:
+    """Return the path of the working directory; ``.`` where that was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return os.curdir
+
+
 def from_here(path: Path) -> str:
     """Return the path as a person here would type it: from the working directory.
 

@@ -23,6 +23,8 @@ Role = Literal["model", "loss_fn", "step_fn"]
 
 #: What torch says of a label.
 _OUT_OF_BOUNDS = re.compile(r"Target (-?\d+) is out of bounds")
+#: What the names of means begin with.
+_OF_MEANS = ("train_", "val_")
 #: What ``on_step_end`` logs besides.
 _TAKEN = ("lr", "grad_norm")
 _WAYS_OUT: dict[Role, str] = {
@@ -249,6 +251,14 @@ def _check_name(name: Any, result: Mapping[Any, Any], step_fn: Any) -> None:
     if name in _TAKEN:
         raise ConfigError(
             f"{who} a value named {name!r}, which the logs hold already; rename it"
+        )
+    if name.startswith(_OF_MEANS):
+        own = name.partition("_")[2]
+        is_loss = own in ("loss", "loss_sum")
+        way = "leave it out, the loss has its own" if is_loss else f"name it {own!r}"
+        raise ConfigError(
+            f"{who} a value named {name!r}, but its means are named by the run, with "
+            f"'train_' and 'val_' before it; {way}"
         )
     # Logged in silence, it would leave every gradient weighed wrongly.
     if "weight" not in result and _is_near_weight(name):

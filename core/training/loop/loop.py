@@ -50,6 +50,7 @@ class Loop:
         row_is_due: whether an epoch has been evaluated whose row is still to come.
         is_extra: what ``trainer.is_extra_evaluation`` is; ``TrainerView`` explains it.
         failed_batch: of the epoch, if computing it raised; else None.
+        reached: batches of the epoch that are in a window that was ended.
     """
 
     def __init__(
@@ -62,15 +63,13 @@ class Loop:
         draws: Draws,
         catch_up: Callable[[], None],
     ) -> None:
-        self.trainer = trainer
-        self.state = state
-        self.feed = feed
-        self.window = window
+        self.trainer, self.state = trainer, state
+        self.feed, self.window = feed, window
         self.bus: Bus = trainer.bus
-        self.modes = modes
-        self.draws = draws
+        self.modes, self.draws = modes, draws
         self._catch_up, self._end_is_announced = catch_up, True
         self.failed_batch: int | None = None
+        self.reached = 0
         self.is_in_window = self.is_evaluating = self.row_is_due = self.is_extra = False
 
     def run(self) -> None:
@@ -179,7 +178,7 @@ class Loop:
     def _end_window(self, index: int, is_last: bool) -> None:
         """Step, count and announce; ``index`` is that of the batch to come."""
         trainer, bus, progress = self.trainer, self.bus, self.state.progress
-        before_step = bus.on_before_step
+        before_step, self.reached = bus.on_before_step, index
         # None where nobody listens: the window then need not look before it clips.
         result = self.window.step(before_step and (lambda: before_step(trainer)))
         self.is_in_window = progress.served = False
@@ -234,6 +233,7 @@ class Loop:
             log.warning("epoch %d trained nothing: no item counted or stayed", number)
         if complete:
             progress.end_epoch()
+            self.reached = 0
             self.feed.end_epoch(before.batch)
         asked = requests.take("evaluation")
         self.is_extra = asked is None and not complete

@@ -30,9 +30,10 @@ def table(
 
 
 def count(number: int, thing: str) -> str:
-    """Return ``"1 step"``, ``"1,200 steps"``, ``"2 batches"``."""
-    ending = "es" if thing.endswith("tch") else "s"
-    return f"{number:,} {thing}" + ("" if number == 1 else ending)
+    """Return ``"1 step"``, ``"1,200 steps"``, ``"2 batches"``, ``"2 entries"``."""
+    things = thing[:-1] + "ies" if thing.endswith("ry") else f"{thing}s"
+    things = f"{thing}es" if thing.endswith(("tch", "ss")) else things
+    return f"{number:,} {thing if number == 1 else things}"
 
 
 def number(value: Any) -> str:

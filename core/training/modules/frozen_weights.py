@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import CheckpointError
+from training.messages.tables import count
 from training.modules.plain_names import as_plain, plain_name, some, weights_of
 
 #: The part of a checkpoint that names what is not in it.
@@ -110,9 +111,9 @@ def complete(model: nn.Module, state: dict[str, Any], source: str) -> None:
         )
     if digest_of(own, part["names"]) != part["digest"]:
         raise CheckpointError(
-            f"checkpoint {source!r} holds trained weights alone, and the model's other "
-            f"{len(part['names'])} weights are not those of its run: load the same "
-            "base model before it"
+            f"checkpoint {source!r} holds trained weights alone, and what else the "
+            f"model has ({count(len(part['names']), 'weight')}) is not of its "
+            "run: load the same base model before it"
         )
     state["model"] |= {name: own[name] for name in part["names"]}
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from training.errors import ConfigError
+from training.messages.tables import count
 
 __all__ = ["likeliest"]
 
@@ -31,8 +32,9 @@ def likeliest(
     """
     if logits.shape[-1] != len(labels):
         raise ConfigError(
-            f"a row has {logits.shape[-1]} logits, and there are {len(labels)} labels: "
-            "give the model's head as many outputs as there are labels"
+            f"a row has {count(logits.shape[-1], 'logit')} for "
+            f"{count(len(labels), 'label')}: give the model's head as many "
+            "outputs as there are labels"
         )
     best = logits.argmax(dim=-1).where(~logits.isnan().any(dim=-1), len(labels))
     names = [*labels, otherwise]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from training.errors import ConfigError, PluginError
+from training.messages.tables import count
 from training.recipes.class_checks import confidence_mistake, metrics_mistake
 from training.recipes.family import CONFIDENCES
 
@@ -97,8 +98,9 @@ class Recipe:
     def _for_each(self, said: list[Any], method: str, number: int) -> list[Any]:
         if len(said) != number:
             raise PluginError(
-                f"{type(self.family).__name__}.{method} returned {len(said)} values "
-                f"for a batch of {number} rows; return one for each, in order"
+                f"{type(self.family).__name__}.{method} returned "
+                f"{count(len(said), 'value')} for a batch of {count(number, 'row')}; "
+                "return one for each, in order"
             )
         return said
 

@@ -24,6 +24,7 @@ import torch
 from training.discovery.installed import installed
 from training.errors import ConfigError, MetricError, PluginError
 from training.hardware.launch import number_started
+from training.messages.tables import count
 from training.testing.case import Case
 from training.testing.checking import error_with_notes
 from training.testing.seen_by_rank import SeenByRank
@@ -127,7 +128,7 @@ def problems_of(told: Sequence[Mapping[str, Any]]) -> list[str]:
             f"({next(filter(None, errors), 'both had to be ended')})",
         ]
     return problems + [
-        f"on 2 processes, after {each['step']} steps: {each['error']}"
+        f"on 2 processes, after {count(each['step'], 'step')}: {each['error']}"
         for each in failed[:1]
     ]
 

@@ -19,6 +19,7 @@ from training.feed.structure import (
     may_be_second,
     samples_of,
 )
+from training.messages.tables import count
 from training.modules.plain_names import some
 from training.weighing.units import (
     ELEMENTS,
@@ -206,9 +207,10 @@ class Counts:
             where += f" (samples {some([str(issued[row]) for row in rows])})"
         return (
             f"{where} have the labels {wrong}, which are no classes of the loss: it "
-            f"has {number} class weights, for labels from 0 to {number - 1}, and "
-            f"leaves out ignore_index {self.ignored} alone; set ignore_index to the "
-            "label that shall not count, give a weight for each class, or mend the rows"
+            f"has {count(number, 'class weight')}, for labels from 0 to {number - 1}, "
+            f"and leaves out ignore_index {self.ignored} alone; set ignore_index to "
+            "the label that shall not count, give a weight for each class, or mend the "
+            "rows"
         )
 
     def defined(self, batch: Any) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from training.messages.tables import count
 from training.weighing.fit import LIMIT
 from training.weighing.later_looks import CLEARLY
 from training.weighing.subject import Look
@@ -35,7 +36,7 @@ def found(look: Look, units: Sequence[str]) -> str:
     what = "a sum" if units[0] == "sum" else f"a mean over {_any_of(units)}"
     what += ", which weigh alike so far" if len(units) > 1 else ""
     how = " by losses" if look.by_losses else ""
-    told = f"loss: {what}, measured on {sum(look.sizes)} samples{how}"
+    told = f"loss: {what}, measured on {count(sum(look.sizes), 'sample')}{how}"
     if look.fit is None:
         return told
     rest = look.fit.rest

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import ConfigError
+from training.messages.tables import count
 
 __all__ = ["check_folder", "load_model", "load_part", "load_processor", "load_weights"]
 
@@ -127,9 +128,9 @@ def load_model(
     model, found = load_weights(auto, name, **options)
     if lacking := {*found} - {*fresh}:
         raise ConfigError(
-            f"{name!r} does not fit {type(model).__name__}: {len(lacking)} weights are "
-            f"missing or of another shape, such as {min(lacking)}; use a checkpoint of "
-            "that class"
+            f"{name!r} does not fit {type(model).__name__}; missing or of another "
+            f"shape: {count(len(lacking), 'weight')}, such as {min(lacking)}; use a "
+            "checkpoint of that class"
         )
     for owner in {each.rpartition(".")[0] for each in fresh}:
         # Where sizes are the same, the library took those of other labels.

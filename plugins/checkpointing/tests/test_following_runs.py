@@ -19,7 +19,7 @@ def test_a_fresh_run_into_an_old_folder_touches_nothing_of_the_old(
         old.run_epoch(val_loss=value)
     before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
     new = begun(save_dir=tmp_path)
-    assert "2 checkpoints that are not of this run" in caplog.text
+    assert "2 checkpoints of other runs" in caplog.text
     assert new.plugin.best_path is None
     for value in (1.0, 2.0, 3.0):
         new.run_epoch(val_loss=value)
@@ -133,7 +133,7 @@ def test_a_run_that_dies_before_its_first_save_is_not_taken_for_the_one_before(
     assert offered(old)[0] == "checkpoint-003-1.0000.pt"
     fresh = begun(save_dir=tmp_path)
     assert offered(fresh) == []
-    assert "has saved nothing yet; 3 checkpoints there are of others" in caplog.text
+    assert "has saved nothing yet; 3 checkpoints there, of others" in caplog.text
     assert len(files(tmp_path)) == 3
 
 

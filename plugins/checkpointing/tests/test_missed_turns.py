@@ -133,7 +133,7 @@ def test_a_run_that_is_killed_again_has_its_best_in_the_end(
     assert again.plugins["second"].best_path == tmp_path / "second" / BEST
     listed = Manifest.read(tmp_path / "second")
     assert listed.entries == listed.current
-    assert "not of this run" not in caplog.text
+    assert "of other runs" not in caplog.text
 
 
 def test_a_keeper_to_which_the_boundary_says_nothing_writes_nothing(

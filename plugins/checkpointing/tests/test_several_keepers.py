@@ -110,7 +110,7 @@ def test_a_run_stopped_inside_epochs_goes_on_with_the_list_of_each_keeper(
         source = again.resumed_from
         assert source is None or source.parent.name == "best"
     assert files(tmp_path / "newest") == ["last-epoch002-step12.pt"]
-    assert "not of this run" not in caplog.text
+    assert "of other runs" not in caplog.text
 
 
 def test_where_the_list_of_the_first_keeper_is_lost_the_second_still_knows_its_own(
@@ -122,7 +122,7 @@ def test_where_the_list_of_the_first_keeper_is_lost_the_second_still_knows_its_o
     again = rolling(tmp_path, stops_at=0)
     again.train(resume=tmp_path / "best" / "last-epoch000-step4.pt")
     assert files(tmp_path / "newest") == ["last-epoch002-step12.pt"]
-    assert "not of this run" not in caplog.text
+    assert "of other runs" not in caplog.text
 
 
 def test_where_two_runs_came_to_the_same_and_no_list_tells_neither_is_taken_over(

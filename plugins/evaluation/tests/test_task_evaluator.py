@@ -240,13 +240,17 @@ def test_metrics_of_ones_own_are_given_all_rows_that_say_what_is_right() -> None
     assert measure.metric_names([]) is None  # kinds of rows are not known
 
 
-def test_one_that_goes_by_the_name_of_the_tasks_is_in_its_place() -> None:
+def test_one_that_goes_by_the_name_of_the_tasks_is_in_its_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def accuracy(predictions: list[str], targets: list[str]) -> float:
         return 0.25
 
     found = measuring(Scored(), metrics=[accuracy]).evaluate([Rows(["a"])])
     assert found["accuracy"] == 0.25
     assert "accuracy/a" not in found
+    (told,) = caplog.messages
+    assert "'accuracy', which is measured in place of that of the run; name it" in told
 
 
 def test_where_no_row_says_what_is_right_none_of_them_is_measured() -> None:

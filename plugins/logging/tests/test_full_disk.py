@@ -77,8 +77,8 @@ def test_rows_that_a_log_lacks_in_the_end_are_told_of(
     full = FullWhile(room, lambda step: step > 4, for_good=True)
     make_trainer(full, CSVLoggerCallback(every_n_steps=1), num_epochs=3).train()
     assert columns_of(tmp_path) == ([1], [1, 2, 3, 4])
-    assert "2 of its rows are missing, of the epochs from 2 to 3" in caplog.text
-    assert "8 of its rows are missing, of the steps from 5 to 12" in caplog.text
+    assert "lacks 2 rows, of the epochs from 2 to 3" in caplog.text
+    assert "lacks 8 rows, of the steps from 5 to 12" in caplog.text
 
 
 def test_a_log_that_cannot_be_written_when_a_run_goes_on_is_written_later(
@@ -102,7 +102,7 @@ def test_of_rows_that_wait_for_a_disk_the_latest_are_kept(
     full = FullWhile(room, lambda step: 4 < step < 12)
     make_trainer(full, CSVLoggerCallback(every_n_steps=1), num_epochs=3).train()
     assert columns_of(tmp_path) == ([1, 2, 3], [1, 2, 3, 4, 9, 10, 11, 12])
-    assert "4 of its rows are missing, of the steps from 5 to 8" in caplog.text
+    assert "lacks 4 rows, of the steps from 5 to 8" in caplog.text
 
 
 def test_rows_that_no_memory_was_left_for_are_told_of_with_those_that_wait(
@@ -112,7 +112,7 @@ def test_rows_that_no_memory_was_left_for_are_told_of_with_those_that_wait(
     full = FullWhile(room, lambda step: step > 4, for_good=True)
     make_trainer(full, CSVLoggerCallback(every_n_steps=1), num_epochs=3).train()
     assert columns_of(tmp_path) == ([1], [1, 2, 3, 4])
-    assert "8 of its rows are missing, of the steps from 5 to 12" in caplog.text
+    assert "lacks 8 rows, of the steps from 5 to 12" in caplog.text
 
 
 def test_what_others_added_to_a_log_stays_where_a_resume_cannot_write_at_once(

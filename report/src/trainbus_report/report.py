@@ -24,7 +24,7 @@ from training.discovery.parts import build_part, find_part, named_part
 from training.errors import TrainbusError
 from training.files.durable import write_durably
 from training.messages.error_texts import printable, text_of
-from training.messages.tables import number
+from training.messages.tables import count, number
 from training.recipes.kinds import floor_of
 
 __all__ = ["write_report"]
@@ -324,7 +324,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "duration": duration, "time": _time}
+    environment.filters |= {
+        "number": number,
+        "counted": count,
+        "duration": duration,
+        "time": _time,
+    }
     environment.globals["floor_of"] = floor_of
     return environment
 

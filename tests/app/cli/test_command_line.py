@@ -284,8 +284,15 @@ def test_a_table_is_aligned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "text"),
-    [pytest.param(1, "1 step", id="one"), pytest.param(1200, "1,200 steps", id="many")],
+    ("number", "thing", "text"),
+    [
+        pytest.param(1, "step", "1 step", id="one"),
+        pytest.param(1200, "step", "1,200 steps", id="many"),
+        pytest.param(0, "batch", "0 batches", id="none"),
+        pytest.param(2, "process", "2 processes", id="after an s"),
+        pytest.param(2, "entry", "2 entries", id="after a y"),
+        pytest.param(1, "training picture", "1 training picture", id="of a kind"),
+    ],
 )
-def test_a_count_reads_well(number: int, text: str) -> None:
-    assert count(number, "step") == text
+def test_a_count_reads_well(number: int, thing: str, text: str) -> None:
+    assert count(number, thing) == text

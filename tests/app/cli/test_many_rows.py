@@ -370,7 +370,7 @@ def test_evaluate_answers_test_rows_that_have_no_answer(
     assert ("most frequent" in out) == bool(answered)
     assert ("val_loss" in out) == bool(answered)
     assert ("metric" in out) == bool(answered)
-    assert ("2 of them have a value of 'answer'" in out) == bool(answered)
+    assert ("measured: the 2 of them with a value of 'answer'" in out) == bool(answered)
     assert ("no row has a value of 'answer'" in out) == (not answered)
     assert [row["question_id"] for row in lines_of("p.jsonl")] == [7, 8, 9, 10]
 

@@ -60,7 +60,7 @@ def test_the_run_stops_with_exit_code_5_before_the_weights(
     code, _, err = command(*ARGUMENTS, "--set", "plugins.Poison.batches=[3]")
     assert code == 5
     assert "trainbus: error: the loss is nan, and batch['pixel_values'] holds 61" in err
-    assert "; the weights were not touched: mend the data, or" in err
+    assert "; the trainer's optimizer left the weights alone: mend the data, or" in err
     assert "trainbus: note: in step 3: batch 0 of the epoch, samples [0, 2]" in err
     assert "Traceback" not in err
     summary = strict(poisoned / "out/summary.json")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from training.app.cli.command_line import build_parser
+
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -42,6 +44,20 @@ def test_the_nearest_is_named_and_nothing_is_taken_by_half_its_name(
         command(*arguments)
     assert caught.value.code == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["--json", "diff", "a", "b"], id="ahead"),
+        pytest.param(["diff", "--json", "a", "b"], id="between"),
+        pytest.param(["diff", "a", "--json", "b"], id="between the runs"),
+        pytest.param(["diff", "a", "b", "--json"], id="behind"),
+    ],
+)
+def test_options_stand_anywhere_among_the_words_of_a_list(words: list[str]) -> None:
+    found = build_parser().parse_args(["runs", *words])
+    assert (found.what, found.json) == (["diff", "a", "b"], True)
 
 
 def test_a_file_without_a_class_is_told_how_to_name_one(

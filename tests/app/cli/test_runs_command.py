@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from toy import Regression, regression_batches
 
 from training import Trainer
 from training.app.cli import main
 from training.app.cli.record_arguments import SORTED_BY
 from training.app.cli.runs import SORTS
+from training.app.records.comparing import flat
 from training.app.records.durations import duration
 
 STATE = {"status": "finished", "stop_owner": "early_stopping", "stop_reason": "enough"}
@@ -131,6 +133,25 @@ def test_settings_in_which_the_listed_runs_differ_are_columns(
     assert "training.lr" not in told(capsys)[1]
 
 
+def test_a_long_setting_in_a_list_is_cut_in_its_middle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        data = {"train": f"/data/{'deep/' * 20}{name}.jsonl"}
+        write(tmp_path, name, 0.9, 2, data=data)
+    _, *lines = told(capsys, str(tmp_path), "--settings")[1].splitlines()
+    ends = [line.split()[-1] for line in lines]
+    assert [end[-7:] for end in ends] == ["a.jsonl", "b.jsonl"]
+    assert all(len(end) < 40 and "..." in end for end in ends)
+    found = json.loads(told(capsys, str(tmp_path), "--json")[1])
+    assert all(len(run["config"]["data"]["train"]) > 100 for run in found)
+
+
+def test_a_configuration_of_nothing_has_no_settings() -> None:
+    assert list(flat({})) == []
+    assert dict(flat({"data": {}})) == {"data": "{}"}
+
+
 def test_what_a_trainer_cannot_see_is_compared_as_its_metadata(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -157,6 +178,24 @@ def test_what_a_trainer_cannot_see_is_compared_as_its_metadata(
     assert [run["config"]["metadata"]["dropout"] for run in found] == [0.0, 0.5]
     _, out, _ = told(capsys, "diff", str(tmp_path / "a"), str(tmp_path / "b"))
     assert ["metadata.dropout", "0.0", "0.5"] in [x.split() for x in out.split("\n")]
+
+
+def test_none_in_the_metadata_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRAINBUS_DEFAULTS")
+    model = Regression()
+    metadata = {"limit": None, "cuts": [None, 1], "sizes": {"deep": None}}
+    Trainer(
+        model,
+        regression_batches(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        save_dir=tmp_path,
+        metadata=metadata,
+    ).train()
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["metadata"] == metadata
+    assert "max_grad_norm" not in config["training"]
 
 
 def test_a_setting_that_json_cannot_say_is_told_all_the_same(

@@ -261,7 +261,7 @@ ROW = {"epoch": 1, "train_loss": 0.5, "seconds": 2.0}
         pytest.param(
             {"history.json": [ROW, 3]},
             "unfinished",
-            "history.json: 1 entries are no rows",
+            "history.json: 1 entry not read as rows",
             id="no rows",
         ),
         pytest.param(

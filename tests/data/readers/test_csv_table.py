@@ -87,7 +87,7 @@ def test_a_place_is_where_a_row_begins(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("1", "has 1 cells, where the head has 2; a cell that holds ','"),
+        ("1", "has 1 cell, where the head has 2; a cell that holds ','"),
         ("1,2,3", "has 3 cells, where the head has 2; a cell that holds ','"),
         ("\"['x']\",2", "a is \"['x']\" (a string), a list in brackets; separate"),
         ('1, "x"', "has a blank before the double quote in ' \"x\"'"),

@@ -114,7 +114,7 @@ def test_two_turns_are_a_question_and_its_answer(tmp_path, row, question, reader
     ("turns", "reason"),
     [
         ([*LLAVA, *LLAVA], "has 4 turns in 'conversations'"),
-        (LLAVA[:1], "has 1 turns"),
+        (LLAVA[:1], "has 1 turn"),
         ("hello", "has no list of turns"),
         (
             LLAVA[::-1],

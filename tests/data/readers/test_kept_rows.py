@@ -166,7 +166,7 @@ def test_rows_that_are_known_to_be_bad_are_known_again(tmp_path):
     for _ in range(2):
         rows = CsvTable(path)
         assert rows.faulty == (1, 3)
-        with pytest.raises(UnusableRow, match="has 1 cells, where the head has 2"):
+        with pytest.raises(UnusableRow, match="has 1 cell, where the head has 2"):
             rows[3]
 
 

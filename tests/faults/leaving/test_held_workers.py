@@ -228,7 +228,7 @@ def test_p6_a_worker_for_training_that_is_lost_in_measuring_is_one_of_training(
 def test_p6_one_that_does_not_answer_is_not_taken_for_one_of_training() -> None:
     options = {"batch_size": 2, "num_workers": 2, "timeout": 2}
     late = DataLoader(Bad("hangs"), **options)
-    said = r"val_dataloader: batch 2 did not arrive within 2 seconds"
+    said = r"val_dataloader: batch 2 did not arrive within 2 s;"
     trainer = build(
         loader=loader_of(workers=1, persistent_workers=True),
         val_dataloader=late,

@@ -117,8 +117,9 @@ def test_texts_with_special_tokens_of_the_model_are_told_with_their_number(
     family.prepare(tiny[1], rows)
     (told,) = caplog.messages
     assert told.startswith(
-        f"2 of {len(rows)} rows of train have a special token of the model's in a "
-        "text, such as '<end_of_utterance>' in the answer 'stop <end_of_utterance> now'"
+        "a special token of the model's is in a text of 2 of "
+        f"{len(rows)} rows of train, such as '<end_of_utterance>' in the answer "
+        "'stop <end_of_utterance> now'"
     )
 
 

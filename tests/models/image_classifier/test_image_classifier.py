@@ -100,8 +100,8 @@ def test_labels_that_no_training_row_has_are_told(tiny, split: str, caplog) -> N
     rows = [*ROWS[:5], ROWS[0] | {"label": "mauve"}, {"image": ROWS[0]["image"]}]
     family.prepare(tiny[1], rows)
     assert caplog.messages == [
-        f"1 of 6 {split} rows that were looked at have labels that the model is not "
-        "trained on: mauve (1); they are left out of val_loss and count as wrong"
+        f"the model is not trained on the labels of 1 of 6 {split} rows that were "
+        "looked at: mauve (1); they are left out of val_loss and count as wrong"
     ]
     caplog.clear()
     family.prepare(tiny[1], ROWS)
@@ -151,12 +151,12 @@ def test_of_a_row_with_a_nan_among_its_logits_nothing_is_predicted(
     assert math.isnan(sure[0][1])
     assert sure[1:] == usual[1:]
     (told,) = caplog.messages
-    assert "NaN among the logits of 1 rows" in told
+    assert "NaN among the logits of 1 row " in told
 
 
 def test_one_label_alone_is_refused() -> None:
     rows = [{**row, "label": "thing"} for row in ROWS]
-    with pytest.raises(ConfigError, match=r"have 1 labels \(thing\)"):
+    with pytest.raises(ConfigError, match=r"have 1 label \(thing\)"):
         classifier().build(rows)
 
 

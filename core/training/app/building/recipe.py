@@ -69,16 +69,20 @@ def _unmeasured(
 ) -> Iterator[str]:
     """Yield a sentence for each metric that an option lists and the task has not.
 
-    One of the user's own, ``./file.py:NAME``, the plugin has taken already.
+    One of the user's own the plugin has taken already, if it takes such.
     """
     listed = config.plugins[name].options.get(option) or ()
     task, _ = named_part(config.task, "task")
+    takes_own = installed.IN_A_FILE in known
+    names = [metric for metric in known if metric != installed.IN_A_FILE]
+    way = f", or name one of your own: {installed.IN_A_FILE}" if takes_own else ""
     for metric in listed:
-        if metric not in known and not installed.is_file(str(metric)):
+        is_own = takes_own and installed.is_file(str(metric))
+        if metric not in names and not is_own:
             yield (
                 f"{config.place(('plugins', name, option))} has {metric!r}"
-                f"{did_you_mean(str(metric), known)}; with the task {task!r} choose "
-                f"from: {', '.join(known)}, or name one of your own: ./file.py:NAME"
+                f"{did_you_mean(str(metric), names)}; with the task {task!r} choose "
+                f"from: {', '.join(names)}{way}"
             )
 
 

@@ -21,6 +21,7 @@ from training.app.cli.results import new_file
 from training.app.config.from_arguments import load
 from training.discovery.parts import named_part
 from training.errors import ConfigError
+from training.messages.tables import count
 from training.signals.handlers import interruption
 from training.signals.holding import held
 
@@ -138,7 +139,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     scores = {key: v for key, v in results.items() if isinstance(v, float)}
     if not loader.is_weighed:
         scores.pop("val_loss", None)  # of no row: nan
-    print(f"{arguments.checkpoint}: {len(records):,} {split} rows")
+    print(f"{arguments.checkpoint}: {count(len(records), f'{split} row')}")
     told = [*_judged(records, parts.recipe.task.target, loader.is_weighed)]
     print("\n".join(told + (metric_table({"value": scores}, floors) if scores else [])))
     if target is not None:
@@ -153,7 +154,7 @@ def _judged(
     if not judged:
         yield f"no row has a value of {target!r}: nothing is measured"
     elif judged < len(records):
-        yield f"{judged:,} of them have a value of {target!r}: these are measured"
+        yield f"measured: the {judged:,} of them with a value of {target!r}"
     if judged and not has_loss:
         yield "val_loss is left out: none of these rows is part of the model's loss"
 

@@ -18,6 +18,7 @@ from training.app.cli.results import new_file
 from training.discovery.parts import find_part
 from training.errors import ConfigError, DataError, did_you_mean
 from training.messages.error_texts import add_note
+from training.messages.tables import count
 from training.recipes.task import Task
 
 __all__ = ["init"]
@@ -94,7 +95,7 @@ def init(arguments: argparse.Namespace) -> None:
         raise
     with out.open("x", encoding="utf-8") as file:  # whoever wrote it meanwhile keeps it
         file.write(text)
-    told = f"{rows.reader}, {rows.num_rows:,} rows of: {', '.join(rows.columns)}"
+    told = f"{rows.reader}, {count(rows.num_rows, 'row')} of: {', '.join(rows.columns)}"
     print(f"{arguments.rows} ({told})")
     print(f"{arguments.out}: a configuration for the task {task}\n")
     print("\n".join(lines))
@@ -136,7 +137,7 @@ def _configuration(arguments: argparse.Namespace, rows: Any, task: str) -> str:
     plugins = MEASURED if "validation" in rows.splits else BLIND
     return TEMPLATE.format(
         source=arguments.rows,
-        told=f"{rows.num_rows:,} rows, read by {rows.reader}",
+        told=f"{count(rows.num_rows, 'row')}, read by {rows.reader}",
         name=shlex.quote(arguments.out),
         task=task,
         others=f"  # these rows also fit: {', '.join(others)}" if others else "",

@@ -35,6 +35,11 @@ class Parser(argparse.ArgumentParser):
         called = _called(self, sys.argv[1:] if args is None else args)
         optional = [each for each in called._actions if each.option_strings]
         found.options = {each.dest: each.option_strings[-1] for each in optional}
+        lists = [each.dest for each in called._actions if each.nargs in ("*", "+")]
+        if lists and not any(each.startswith("-") for each in others):
+            # To argparse a list ends at an option; words behind it are of it, too.
+            setattr(found, lists[-1], [*getattr(found, lists[-1]), *others])
+            others = []
         if others:
             option = next((o.partition("=")[0] for o in others if o[:1] == "-"), "")
             options = [each for a in optional for each in a.option_strings]

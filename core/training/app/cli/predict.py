@@ -20,6 +20,7 @@ from training.documents.yaml_file import parse_yaml_value
 from training.errors import CheckpointError, ConfigError, DataError, PluginError
 from training.files.named_paths import named_path
 from training.messages.error_texts import add_note
+from training.messages.tables import count
 from training.recipes.family import followed_options
 from training.recipes.recipe import Recipe
 
@@ -120,8 +121,8 @@ def _say_written(target: Path, rows: Any) -> None:
         DataError: some could not, and the run's data bear none.
     """
     number = len(rows) - rows.num_bad
-    of_all = f" of {len(rows):,}" if rows.num_bad else ""
-    print(f"{target}: {number:,}{of_all} rows", flush=True)
+    part_of = f"{number:,} of " if rows.num_bad else ""
+    print(f"{target}: {part_of}{count(len(rows), 'row')}", flush=True)
     try:
         rows.settle()
     except DataError as error:

@@ -14,6 +14,7 @@ from training.files.leftovers import sweep_drafts
 from training.files.named_paths import named_path
 from training.files.report_page import REPORT, is_report
 from training.messages.error_texts import printable
+from training.messages.tables import count
 
 __all__ = ["write_report"]
 
@@ -23,8 +24,8 @@ def write_report(arguments: argparse.Namespace) -> None:
     predictions = [named_path(each) for each in arguments.predictions]
     if predictions and len(predictions) != len(arguments.runs):
         raise ConfigError(
-            f"--predictions is given {len(predictions)} times for "
-            f"{len(arguments.runs)} runs; name a file for each, in their order"
+            f"--predictions is given {count(len(predictions), 'time')} for "
+            f"{count(len(arguments.runs), 'run')}; name a file for each, in their order"
         )
     for given, path in zip(arguments.predictions, predictions, strict=True):
         if not path.is_file():

@@ -31,7 +31,10 @@ def header(
     model, rows = config["model"], facts.get("rows", {})
     name = model.get("name") or f"a fresh {model['type']}"
     lines = [
-        ("model", f"{name}, {sum(sizes):,} weights, {trained:,} of them trained"),
+        (
+            "model",
+            f"{name}, {count(sum(sizes), 'weight')}, {trained:,} of them trained",
+        ),
         ("rows", ", ".join(f"{count:,} {split}" for split, count in rows.items())),
         *([("", facts["beginning"])] if "beginning" in facts else []),
         ("plan", _plan(trainer)),

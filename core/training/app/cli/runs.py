@@ -18,6 +18,8 @@ from training.messages.tables import number, table
 
 __all__ = ["SORTS", "runs"]
 
+#: Letters of a setting in a list; JSON has all of them.
+MOST_LETTERS = 40
 #: What runs are sorted by -> the key, whose least comes first.
 SORTS: dict[str, Callable[[RunFolder], Any]] = {
     "name": lambda run: run.path.parts,
@@ -76,7 +78,7 @@ def _list(
             str(run.epochs),
             duration(run.seconds),
             printable(run.stopped_by),
-            *(printable(values[place]) for values in settings.values()),
+            *(_short(printable(values[place])) for values in settings.values()),
         ]
         for place, run in enumerate(found)
     ]
@@ -85,6 +87,14 @@ def _list(
     print("\n".join(table(titles, rows, "<<<>><")))
     for line in _complaints(found):
         print(line)
+
+
+def _short(text: str) -> str:
+    """Return a long text without its middle: paths often differ at their ends."""
+    if len(text) <= MOST_LETTERS:
+        return text
+    half = (MOST_LETTERS - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"
 
 
 def _compare(pair: Sequence[RunFolder], as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from trainbus_data.config import ONCE_FAMILY, ONCE_HERE, SPLITS
 from training.app.config.call_schema import by_name, call_schema, classes
+from training.discovery.installed import IN_A_FILE
 from training.discovery.signature import keyword_only, parameters_of
 
 __all__ = ["add_recipe"]
@@ -64,8 +65,11 @@ def _add_metrics(schema: dict[str, Any], tasks: dict[str, type[Any]]) -> None:
 
 
 def _list_of(*names: str) -> dict[str, Any]:
-    own = {"type": "string", "pattern": r"\.py:"}  # in a file of the user's
-    return {"items": {"anyOf": [{"enum": list(dict.fromkeys(names))}, own]}}
+    known = dict.fromkeys(name for name in names if name != IN_A_FILE)
+    choices: list[dict[str, Any]] = [{"enum": list(known)}]
+    if IN_A_FILE in names:
+        choices.append({"type": "string", "pattern": r"\.py:"})
+    return {"items": {"anyOf": choices}}
 
 
 def _add_families(

@@ -7,6 +7,7 @@ from typing import Any
 
 from training.discovery.parts import find_part
 from training.messages.error_texts import text_of
+from training.messages.tables import count
 
 __all__ = ["REMARKS", "tried"]
 
@@ -34,4 +35,4 @@ def tried(cls: type[Any]) -> tuple[str, str]:
         import_module("training.testing").assert_family_conforms(family, task, rows)
     except AssertionError as error:
         return "; ".join(text_of(error).splitlines()), ""
-    return "", f"tried on {len(rows)} rows"
+    return "", f"tried on {count(len(rows), 'row')}"

@@ -25,6 +25,7 @@ from training.discovery.signature import RESERVED
 from training.errors import CheckpointError, ConfigError, DataError, TrainbusError
 from training.files.named_paths import named_path, path_mistake
 from training.messages.error_texts import text_of
+from training.messages.tables import count
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -83,8 +84,8 @@ def verify_resume(arguments: argparse.Namespace) -> None:
             f"the run ends at step {done}, so that nothing is left to do after it was "
             "killed; use a smaller --before"
         )
-    count = len(straight["batches"])
-    straight["batches"] = straight["batches"][count - len(resumed["batches"]) :]
+    number = len(straight["batches"])
+    straight["batches"] = straight["batches"][number - len(resumed["batches"]) :]
     for part in ORDER:
         found = first_difference(straight[part], resumed[part], part)
         if found is not None:
@@ -94,7 +95,7 @@ def verify_resume(arguments: argparse.Namespace) -> None:
             )
         print(f"equal: {part}{_size(part, resumed[part])}")
     more = done - arguments.before
-    print(f"{arguments.before} steps, killed, {more} more: bit-identical")
+    print(f"{count(arguments.before, 'step')}, killed, {more} more: bit-identical")
 
 
 HINTS = {
@@ -277,7 +278,7 @@ def _size(part: str, value: Any) -> str:
     if part == "batches":
         return f", {len(value)} of them"
     if part == "model":
-        return f", {len(value)} tensors"
+        return f", {count(len(value), 'tensor')}"
     if part == "plugins":
         return f", {', '.join(sorted(value)) or 'none has a state'}"
     return ""

@@ -19,7 +19,7 @@ UNKNOWN = "?"
 
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield (dotted key, value as text) of a configuration, plugins by their names."""
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping) and (value or not key):
         for name, item in value.items():
             yield from flat(item, f"{key}.{name}" if key else str(name))
     elif key == "plugins" and isinstance(value, list):

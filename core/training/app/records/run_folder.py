@@ -14,6 +14,7 @@ from training.errors import ConfigError
 from training.files.holder import MOST_BYTES, Holder
 from training.files.named_paths import named_path, open_file
 from training.files.record_names import CONFIG, HISTORY, LOCK, STARTS, SUMMARY
+from training.messages.tables import count
 
 __all__ = ["RunFolder", "find_runs", "is_number", "read_run"]
 
@@ -242,7 +243,9 @@ def _rows(run: RunFolder, name: str) -> list[dict[str, Any]]:
     rows = _read(run, name, list)
     good = [row for row in rows if isinstance(row, dict)]
     if len(good) < len(rows):
-        run.complaints.append(f"{name}: {len(rows) - len(good)} entries are no rows")
+        run.complaints.append(
+            f"{name}: {count(len(rows) - len(good), 'entry')} not read as rows"
+        )
     return good
 
 

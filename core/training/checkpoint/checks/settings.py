@@ -17,6 +17,7 @@ from training.checkpoint.checks.parts import (
     is_number,
     require,
 )
+from training.messages.tables import count
 from training.weighing.units import is_unit
 
 #: Settings that are whole numbers, or None.
@@ -44,7 +45,7 @@ def check_settings(settings: Mapping[str, Any], state: Mapping[str, Any]) -> Non
     for name, value in settings.items():
         if name.startswith("optimizer.") and value is not None:
             is_right = isinstance(value, list) and len(value) == len(groups)
-            wanted = f"a value for each of {len(groups)} groups"
+            wanted = f"{count(len(groups), 'value')}, one for each group"
             require(is_right, f"settings.{name}", value, wanted)
     for name in COUNTED & settings.keys():
         value = settings[name]

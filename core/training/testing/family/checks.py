@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from training.messages.error_texts import error_text
+from training.messages.tables import count
 from training.modules.train_mode import evaluating
 from training.testing.equality import difference
 from training.testing.family.case import FamilyCase, loss_of, without_target
@@ -118,8 +119,8 @@ def check_prompt(case: FamilyCase) -> list[str]:
         room = _room_of_target(case, row)
         if room is not None and weight > room:
             problems.append(
-                f"a row's loss_weight is {weight}, but its target takes {room} places: "
-                "the prompt is learnt, too"
+                f"a row's loss_weight is {weight}, but its target takes "
+                f"{count(room, 'place')}: the prompt is learnt, too"
             )
         for name in set(texts) - {case.task.target}:
             if isinstance(text := row.get(name), str):
@@ -182,10 +183,11 @@ def check_learning(case: FamilyCase) -> list[str]:
     if right >= LEAST_RIGHT:
         return []
     return [
-        f"after {case.num_steps} steps on {len(case.rows)} rows the loss went from "
-        f"{case.losses[0]:.3f} to {case.losses[-1]:.3f}, but {main} of the same rows "
-        f"is {right:.2f}: {predictions[:3]}; either it takes more steps (num_steps, "
-        "lr), or predict does not go on from what collate teaches"
+        f"after {count(case.num_steps, 'step')} on {count(len(case.rows), 'row')} the "
+        f"loss went from {case.losses[0]:.3f} to {case.losses[-1]:.3f}, but {main} "
+        f"of the same rows is {right:.2f}: {predictions[:3]}; either it takes "
+        "more steps (num_steps, lr), or predict does not go on from what collate "
+        "teaches"
     ]
 
 
@@ -194,7 +196,10 @@ def check_predictions(case: FamilyCase) -> list[str]:
     rows = case.rows
     whole = case.predict(rows)
     if len(whole) != len(rows):
-        return [f"predict returned {len(whole)} values for {len(rows)} rows"]
+        return [
+            f"predict returned {count(len(whole), 'value')} for "
+            f"{count(len(rows), 'row')}"
+        ]
     try:
         json.dumps(whole, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from training.messages.tables import count
 from training.recipes.class_checks import confidence_mistake
 from training.recipes.family import CONFIDENCES
 from training.testing.family.case import FamilyCase
@@ -54,7 +55,7 @@ def _malformed(said: list[Any], number: int, kind: str) -> str:
     """Return what is wrong with the form of what a family returned, else ``""``."""
     method = "predict_with_confidence returned"
     if len(said) != number:
-        return f"{method} {len(said)} values for {number} rows"
+        return f"{method} {count(len(said), 'value')} for {count(number, 'row')}"
     least, most = CONFIDENCES[kind]
     for each in said:
         if not isinstance(each, tuple | list) or len(each) != 2:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from training.discovery.fields import filled
+from training.messages.tables import count
 from training.testing.checking import assert_passes
 from training.testing.family.case import FamilyCase
 from training.testing.family.checks import FAMILY_CHECKS
@@ -49,8 +50,8 @@ def assert_family_conforms(
     targets = [str(row[task.target]) for row in rows]
     if len(rows) < 4 or len({len(target) for target in targets}) < 2:
         raise ValueError(
-            f"{len(rows)} rows with the targets {targets[:4]} show too little; give at "
-            "least four, with targets of at least two lengths"
+            f"{count(len(rows), 'row')} with the targets {targets[:4]}: too few; give "
+            "at least four, with targets of at least two lengths"
         )
     family.task = task
     given = filled(family.build, build)

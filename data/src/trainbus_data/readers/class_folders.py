@@ -11,6 +11,7 @@ from trainbus_data.rows.formats import refuse_other_formats
 from trainbus_data.unreadable import or_data_error
 from training.errors import DataError
 from training.files.named_paths import named_path
+from training.messages.tables import count
 
 __all__ = ["ClassFolders"]
 
@@ -56,7 +57,8 @@ def _classes_of(path: Path) -> list[str]:
     if pictures:
         raise DataError(
             f"{path / pictures[0]} lies beside the folders of classes, not in one of "
-            f"them ({len(pictures)} pictures do); put each into the folder of its class"
+            f"them ({count(len(pictures), 'picture')} in all); put each into "
+            "the folder of its class"
         )
     if not classes:
         raise DataError(

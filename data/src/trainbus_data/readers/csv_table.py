@@ -24,6 +24,7 @@ from trainbus_data.rows.json_lines import (
 from trainbus_data.unreadable import or_data_error
 from training.errors import ConfigError, DataError
 from training.files.named_paths import named_path, open_file
+from training.messages.tables import count
 
 __all__ = ["CsvTable"]
 
@@ -165,8 +166,8 @@ class _Table:
             return UnusableRow(told)
         if len(cells) != len(head):
             return UnusableRow(
-                f"has {len(cells)} cells, where the head has {len(head)}; a cell that "
-                f"holds {self.separator!r} stands in double quotes"
+                f"has {count(len(cells), 'cell')}, where the head has {len(head)}; a "
+                f"cell that holds {self.separator!r} stands in double quotes"
             )
         row: dict[str, Any] = {}
         for name, cell in zip(head, cells, strict=True):

@@ -7,6 +7,7 @@ from typing import Any
 
 from trainbus_data.rows.json_lines import UnusableRow, show
 from training.errors import ConfigError, did_you_mean
+from training.messages.tables import count
 
 __all__ = ["PicturePattern", "with_turns"]
 
@@ -76,9 +77,10 @@ def with_turns(row: dict[str, Any]) -> dict[str, Any]:
         return row
     turns, (role, text) = row[key], _CHATS[key]
     if not isinstance(turns, list) or len(turns) != 2:
-        number = len(turns) if isinstance(turns, list) else "no list of"
+        is_list = isinstance(turns, list)
+        found = count(len(turns), "turn") if is_list else "no list of turns"
         raise UnusableRow(
-            f"has {number} turns in {key!r}; read are two, a question and its answer"
+            f"has {found} in {key!r}; read are two, a question and its answer"
         )
     said = []
     for turn, roles in zip(turns, (_ASKING, _ANSWERING), strict=True):

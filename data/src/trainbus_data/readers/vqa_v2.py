@@ -21,6 +21,7 @@ from trainbus_data.rows.formats import refuse_other_formats
 from trainbus_data.rows.json_lines import UnusableRow, show
 from training.errors import DataError
 from training.files.named_paths import named_path
+from training.messages.tables import count
 
 __all__ = ["VqaV2"]
 
@@ -199,8 +200,9 @@ class _Annotations:
                 "files of the same split"
             )
         if self._of:
-            logger.warning("%d annotations of %s are about no question of %s and are "
-                           "left out", len(self._of), self._path, asked)  # fmt: skip
+            left = count(len(self._of), "annotation")
+            logger.warning("%s of %s, about no question of %s, left out",
+                           left, self._path, asked)  # fmt: skip
 
     def _add(self, place: str, annotation: dict[str, Any] | UnusableRow) -> None:
         if isinstance(annotation, UnusableRow):

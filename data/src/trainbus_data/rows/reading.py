@@ -14,6 +14,7 @@ from trainbus_data.readers.json_lines import JsonLines
 from trainbus_data.rows.row_checks import RowChecks
 from trainbus_data.vqa.task import VQA
 from training.errors import DataError
+from training.messages.tables import count
 from training.recipes.reader import Reader
 
 __all__ = ["BadRow", "Row", "read_all", "read_row", "read_rows", "settle_bad_rows"]
@@ -150,7 +151,7 @@ def settle_bad_rows(
         return
     share = (len(bad) + num_before) / num_rows
     listed = "".join(f"\n  {line}" for line in _told(bad, num_rows))
-    found = f"{len(bad)} of {num_rows} rows of {bad[0].path} cannot be used"
+    found = f"{len(bad):,} of {count(num_rows, 'row')} of {bad[0].path} cannot be used"
     if num_before:
         found += f", beside {num_before} that were left out before"
     is_all = share == 1  # which no policy bears

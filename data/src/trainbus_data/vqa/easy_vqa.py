@@ -21,6 +21,7 @@ from trainbus_data.folders import new_folder, refuse_content, write_rows
 from trainbus_data.unreadable import or_data_error
 from training.errors import DataError
 from training.files.named_paths import named_path
+from training.messages.tables import count
 
 __all__ = ["convert_easy_vqa"]
 
@@ -86,9 +87,9 @@ def _choose(
     usable = [image for image in images if len(questions[image]) >= QUESTIONS_EACH]
     if len(usable) < num_train + num_validation:
         raise DataError(
-            f"the clone has {len(usable)} training pictures with {QUESTIONS_EACH} or "
-            f"more questions, but {num_train + num_validation} are needed; is it "
-            "complete?"
+            f"the clone has {count(len(usable), 'training picture')} with "
+            f"{QUESTIONS_EACH} or more questions, but {num_train + num_validation} are "
+            "needed; is it complete?"
         )
     splits: list[list[Row]] = []
     for chosen in (usable[:num_train], usable[num_train:][:num_validation]):

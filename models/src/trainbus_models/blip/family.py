@@ -22,6 +22,7 @@ from trainbus_models.sizes import (
     Side,
 )
 from training.errors import ConfigError
+from training.messages.tables import count
 from training.recipes.answer_texts import echo_of, texts_of
 from training.recipes.family import ModelFamily
 
@@ -347,9 +348,9 @@ def _load_blip(name: str) -> Any:
     model, lacking = load_weights(BlipVQA, name)
     if lacking:
         raise ConfigError(
-            f"{name!r} holds no BLIP for vqa: {len(lacking)} weights are missing or of "
-            f"another shape, such as {lacking[0]}; use a checkpoint fine-tuned or "
-            "pre-trained for question answering"
+            f"{name!r} holds no BLIP for vqa: missing or of another shape: "
+            f"{count(len(lacking), 'weight')}, such as {lacking[0]}; use a checkpoint "
+            "fine-tuned or pre-trained for question answering"
         )
     return model
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.messages.tables import count
 from training.recipes.answer_texts import token_ids
 
 __all__ = ["TokenCache"]
@@ -63,7 +64,7 @@ class TokenCache:
             split: its name, for the warning.
         """
         unique = list(dict.fromkeys(texts))
-        of_all = f"of {len(unique)} distinct {self._name}s"
+        of_all = f"of {count(len(unique), f'distinct {self._name}')}"
         of_all += f" of {split}" if split else ""
         full: list[str] = []
         unknown: list[str] = []
@@ -99,9 +100,14 @@ class TokenCache:
         num_cut = sum(length > self._max_length for length in needed)
         if num_cut:
             logger.warning(
-                "model.max_%s_length is %d tokens, which cuts %d %s; "
-                "the longest has %d",
-                *(self._name, self._max_length, num_cut, of_all, max(needed)),
+                "model.max_%s_length is %s, which cuts %d %s; the longest has %d",
+                *(
+                    self._name,
+                    count(self._max_length, "token"),
+                    num_cut,
+                    of_all,
+                    max(needed),
+                ),
             )
 
     def _add(self, texts: Sequence[str]) -> None:

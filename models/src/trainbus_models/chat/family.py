@@ -25,6 +25,7 @@ from trainbus_models.pretrained import load_model, load_part
 from trainbus_models.sizes import Count, Deviation, Layers, Seed
 from trainbus_models.transformers_family import TransformersFamily
 from training.errors import ConfigError, DataError
+from training.messages.tables import count
 from training.recipes.batch import Batch
 
 __all__ = ["Chat"]
@@ -265,8 +266,9 @@ class Chat(TransformersFamily):
         lengths = prompts["attention_mask"].sum(dim=1).tolist()
         place = max(range(len(lengths)), key=lengths.__getitem__)
         raise DataError(
-            f"the prompt {asked[place][:60]!r} takes {lengths[place]} tokens with its "
-            f"picture, more than max_prompt_length {limit}; raise that, if the model "
+            f"the prompt {asked[place][:60]!r} takes "
+            f"{count(lengths[place], 'token')} with its picture, more than "
+            f"max_prompt_length {limit}; raise that, if the model "
             "has positions for it, or drop the row: cut prompts ask something else"
         )
 
@@ -274,8 +276,8 @@ class Chat(TransformersFamily):
         if len(answer) > self.max_answer_length and not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "model.max_answer_length is %d tokens, which cuts an answer of %d",
-                self.max_answer_length, len(answer),
+                "model.max_answer_length is %s, which cuts an answer of %d",
+                count(self.max_answer_length, "token"), len(answer),
             )  # fmt: skip
         return answer[: self.max_answer_length]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trainbus_models.chat.turns import render
 from training.errors import ConfigError, DataError
+from training.messages.tables import count
 
 __all__ = [
     "answer_ids",
@@ -106,10 +107,15 @@ def warn_of_special_tokens(
                 break
     if first:
         logger.warning(
-            "%d of %d rows%s have a special token of the model's in a text, such as %r "
+            "a special token of the model's is in a text of %d of %s%s, such as %r "
             "in the %s %.60r: it is read as that token and not as text, and nothing of "
             "an answer is learnt behind one that ends it; write it otherwise",
-            *(num_told, len(rows), f" of {split}" if split else "", *first),
+            *(
+                num_told,
+                count(len(rows), "row"),
+                f" of {split}" if split else "",
+                *first,
+            ),
         )
 
 

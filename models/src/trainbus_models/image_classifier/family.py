@@ -24,6 +24,7 @@ from trainbus_models.sizes import (
 )
 from trainbus_models.transformers_family import TransformersFamily
 from training.errors import ConfigError, DataError
+from training.messages.tables import count
 from training.recipes.batch import Batch
 from training.recipes.likeliest import likeliest
 
@@ -167,8 +168,8 @@ class ImageClassifier(TransformersFamily):
         if self.split == "train" or not unknown:
             return
         told = (
-            f"{unknown.total():,} of {labels.total():,} {self.split} rows that were "
-            f"looked at have labels that the model is not trained on: "
+            f"the model is not trained on the labels of {unknown.total():,} of "
+            f"{count(labels.total(), f'{self.split} row')} that were looked at: "
             f"{_counted(unknown)}"
         )
         trained = {unicodedata.normalize("NFC", each) for each in processor.label_names}
@@ -235,13 +236,13 @@ class ImageClassifier(TransformersFamily):
     def _named(self, processor: Any, logits: torch.Tensor) -> list[str | None]:
         """Return the labels of the highest; tell, once, of rows without any."""
         labels = likeliest(logits, processor.label_names)
-        if (count := labels.count(None)) and not self._has_told_of_nan:
+        if (number := labels.count(None)) and not self._has_told_of_nan:
             self._has_told_of_nan = True
             logger.warning(
-                "the model returned NaN among the logits of %d rows of a batch, of "
-                "which nothing is predicted, so that they count as wrong; look for "
+                "the model returned NaN among the logits of %s of a batch, of "
+                "which nothing is predicted: that counts as wrong; look for "
                 "what makes it in the rows, the model or its precision",
-                count,
+                count(number, "row"),
             )
         return labels
 
@@ -263,8 +264,8 @@ class ImageClassifier(TransformersFamily):
         labels = sorted({str(row[self.task.target]) for row in rows})
         if len(labels) < 2:
             raise ConfigError(
-                f"the training rows have {len(labels)} labels ({', '.join(labels)}); a "
-                "classifier needs at least two"
+                f"the training rows have {count(len(labels), 'label')} "
+                f"({', '.join(labels)}); a classifier needs at least two"
             )
         by_look: dict[str, list[str]] = {}
         for label in labels:
@@ -307,9 +308,9 @@ def _config_of(labels: Sequence[str]) -> dict[str, Any]:
 def _head_of(auto: Any, config: Any, num_labels: int) -> set[str]:
     """Return the names of the weights that depend on the number of labels."""
     shapes = []
-    for count in (num_labels, num_labels + 1):
+    for number in (num_labels, num_labels + 1):
         config = copy.deepcopy(config)
-        config.num_labels = count
+        config.num_labels = number
         with torch.device("meta"):
             model = auto.from_config(config)
         shapes.append({name: w.shape for name, w in model.state_dict().items()})

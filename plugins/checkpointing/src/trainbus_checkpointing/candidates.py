@@ -9,7 +9,7 @@ from trainbus_checkpointing import folder as files
 from trainbus_checkpointing.manifest import Manifest
 from trainbus_checkpointing.retention import Entry
 from training import CheckpointError
-from training.plugin import position_of
+from training.plugin import count, position_of
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +48,13 @@ def candidates(folder: Path) -> list[tuple[Path, str | None]]:
     found += [(path, None) for path in strangers]
     if manifest.entries and not found:
         log.warning(
-            "checkpointing: the newest run in %s has saved nothing yet; %d checkpoints "
-            "there are of others: name one to go on from it, such as %s",
-            *(folder, len(manifest.entries), manifest.entries[-1].file),
+            "checkpointing: the newest run in %s has saved nothing yet; %s there, "
+            "of others: name one to go on from it, such as %s",
+            *(
+                folder,
+                count(len(manifest.entries), "checkpoint"),
+                manifest.entries[-1].file,
+            ),
         )
     return found
 
@@ -63,7 +67,7 @@ def _problem(folder: Path, entry: Entry) -> str | None:
     except OSError as error:
         return f"it is listed, but {error.strerror}"
     if size != entry.num_bytes:
-        return f"it has {size:,} bytes, listed are {entry.num_bytes:,}"
+        return f"it has {count(size, 'byte')}, listed are {entry.num_bytes:,}"
     try:
         digest = files.digest_of(path)
     except OSError as error:

@@ -24,7 +24,7 @@ from trainbus_checkpointing.relisting import left_unlisted
 from trainbus_checkpointing.retention import Entry, Ranking
 from trainbus_checkpointing.saved import Resumed
 from training import CheckpointError
-from training.plugin import BegunSave, RunLock, Strategy, write_json
+from training.plugin import BegunSave, RunLock, Strategy, count, write_json
 
 log = logging.getLogger(__name__)
 
@@ -374,9 +374,8 @@ class Store:
     def _report(self) -> None:
         if others := len(self._manifest.entries) - len(self.entries):
             log.warning(
-                "checkpointing: %s holds %d checkpoints that are not of this run; they "
-                "are neither ranked nor deleted",
-                *(self.folder, others),
+                "checkpointing: %s holds %s of other runs, neither ranked nor deleted",
+                *(self.folder, count(others, "checkpoint")),
             )
         listed = {entry.file for entry in self._manifest.entries}
         if strangers := files.unlisted(self.folder, listed):

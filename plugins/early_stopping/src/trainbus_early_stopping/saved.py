@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from trainbus_early_stopping.progress import Progress
-from training.plugin import has_names, is_count, is_finite, require_state
+from training.plugin import count, has_names, is_count, is_finite, require_state
 
 COUNT = "a whole number of at least 0"
 NUMBER = "a finite number"
@@ -62,6 +62,6 @@ def progress_in(state: Mapping[str, Any], owner: str) -> Progress:
     progress = Progress(**saved)
     for name in ("wait", "nonfinite_checks"):
         value, most = getattr(progress, name), progress.checks
-        wanted = f"within the {most} checks it is a part of"
+        wanted = f"within the {count(most, 'check')} it is a part of"
         require(value <= most, f"progress.{name}", value, wanted)
     return progress

@@ -28,6 +28,7 @@ from training.callbacks import Callback
 from training.plugin import (
     Plan,
     checked_answer,
+    count,
     draw_as_if_new,
     heard_if,
     lacks_gradients,
@@ -94,7 +95,7 @@ class EvaluationCallback(Callback):
         "mae",
         "mse",
     )
-    chooses_metrics: ClassVar = {"metrics": ("loss",)}
+    chooses_metrics: ClassVar = {"metrics": ("loss", "./file.py:NAME")}
 
     @checked_options
     def __init__(
@@ -207,7 +208,7 @@ class EvaluationCallback(Callback):
         # Twice at one step would count twice for whoever counts checks. Where a run
         # ends inside an epoch it is asked for: one with more steps would measure there.
         if not (trainer.ends_epoch and self._is_chosen(trainer.epoch + 1)):
-            trainer.request_evaluation(f"every {self.every_n_steps} steps")
+            trainer.request_evaluation(f"every {count(self.every_n_steps, 'step')}")
 
     def evaluate(self, trainer: Trainer, reason: str) -> dict[str, float] | None:
         """Return the metrics, or None at an epoch end that is not due."""

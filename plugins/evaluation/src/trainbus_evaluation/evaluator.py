@@ -27,6 +27,7 @@ from training.plugin import (
     StepFn,
     Strategy,
     batch_to_device,
+    count,
     portions,
     strategy_of,
 )
@@ -172,10 +173,10 @@ class Evaluator:
             results |= compared.results(strategy)
         if classes.num_nan:
             self._warn_once(
-                "the model returned NaN among the logits of %d labels, which count as "
-                "wrong, as a class that no label has; look for what makes it in the "
+                "the model returned NaN among the logits of %s, counted as wrong, "
+                "as a class that no label has; look for what makes it in the "
                 "evaluation data, the model or its precision",
-                classes.num_nan,
+                count(classes.num_nan, "label"),
             )
         parts = loss.parts()
         for name in parts.keys() & self._chosen:

@@ -6,6 +6,7 @@ What is somebody's own is passed, or named as ``./file.py:NAME``.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -15,6 +16,8 @@ from annotated_types import Predicate
 from trainbus_evaluation.numbers import number_of
 from training import ConfigError
 from training.plugin import Strategy, did_you_mean, named_object
+
+logger = logging.getLogger(__name__)
 
 #: What ``Evaluator`` measures by name.
 METRICS = ("loss", "accuracy", "f1", "mae", "mse")
@@ -81,7 +84,7 @@ def as_listed(metrics: Mapping[str, Any]) -> list[Metric]:
 def checked_metrics(
     metrics: Sequence[Metric], choices: Sequence[str]
 ) -> dict[str, Any]:
-    """Return ``named(metrics)``.
+    """Return ``named(metrics)``; warn of each of one's own that hides a choice.
 
     Args:
         metrics: what was chosen.
@@ -98,6 +101,12 @@ def checked_metrics(
             raise ConfigError(
                 f"metrics has {name!r}{did_you_mean(name, choices)}; choose from: "
                 f"{known}, or have one of your own: a function (outputs, targets)"
+            )
+        if own is not None and name in choices:
+            logger.warning(
+                "metrics has one of your own named %r, which is measured in place of "
+                "that of the run; name it otherwise to tell them apart",
+                name,
             )
     return found
 

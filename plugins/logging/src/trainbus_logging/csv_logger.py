@@ -21,6 +21,7 @@ from training.callbacks import Callback
 from training.plugin import (
     Claim,
     Plan,
+    count,
     heard_if,
     named_path,
     require_state,
@@ -296,8 +297,8 @@ class CSVLoggerCallback(Callback):
             logger.warning("%s is written anew from the history", self.path)
         elif len(rows) > len(history):
             logger.info(
-                "%s: dropped %d rows that the run will write again",
-                *(self.path, len(rows) - len(history)),
+                "%s: dropped %s that the run will write again",
+                *(self.path, count(len(rows) - len(history), "row")),
             )
         self._file.is_own, self._known = True, min(len(rows), len(history))
         self._replace(columns, rows, history)
@@ -324,8 +325,8 @@ def _tell_missing(file: LogFile, what: str, rows: tuple[int, int, int] | None) -
     if rows is not None:
         first, last, number = rows
         logger.warning(
-            "csv: %s could not always be written: %d of its rows are missing, %s",
-            *(file.path, number, f"of the {what} from {first} to {last}"),
+            "csv: %s could not always be written and lacks %s, %s",
+            *(file.path, count(number, "row"), f"of the {what} from {first} to {last}"),
         )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainbus_logging.epoch_table import EpochTable, Outcome, as_time, epoch_line
 from training import PluginError
-from training.plugin import guarded
+from training.plugin import count, guarded
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -250,7 +250,7 @@ def _bar_format(position: Position, width: int) -> str:
     if position.rate > 0:
         words += [] if left is None else [f"{as_time(left)} left"]
         if not total:
-            words.append(f"{position.done} batches")
+            words.append(count(position.done, "batch"))
         if position.loss is not None:
             words.append(f"loss {position.loss:.4g}")
         if position.run_seconds_left is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainbus_logging.csv_file import NOTES, LogFile, as_cells
-from training.plugin import Readback
+from training.plugin import Readback, count
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +129,8 @@ class StepRows:
             return
         if len(rows) > len(kept):
             logger.info(
-                "%s: dropped %d rows that the run will write again",
-                *(self.file.path, len(rows) - len(kept)),
+                "%s: dropped %s that the run will write again",
+                *(self.file.path, count(len(rows) - len(kept), "row")),
             )
         self.file.is_own, self._last = True, last
         self._replace(columns, kept)

@@ -15,7 +15,7 @@ from trainbus_lr_scheduling.lengths import first_cycle, first_part, scheduler_le
 from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, warmup_advances
 from trainbus_lr_scheduling.units import why_updates
 from training import ConfigError
-from training.plugin import epochs_begun, foreign_value, num_windows
+from training.plugin import count, epochs_begun, foreign_value, num_windows
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -148,15 +148,15 @@ def check_object(
     _check_length(scheduler, name, interval, planned, trainer)
     if (part := first_part(scheduler)) >= planned:
         logger.warning(
-            "lr_scheduling: the first part of the %s is %d advances long, but with "
+            "lr_scheduling: the first part of the %s is %s long, but with "
             "interval %r this run has %d: it never gets to the rest",
-            *(name, part, interval, planned),
+            *(name, count(part, "advance"), interval, planned),
         )
     elif (cycle := first_cycle(scheduler)) > planned:
         logger.warning(
-            "lr_scheduling: the first cycle of the %s is %d advances long, but with "
+            "lr_scheduling: the first cycle of the %s is %s long, but with "
             "interval %r this run has %d: it never restarts; make it at most %d",
-            *(name, cycle, interval, planned, planned),
+            *(name, count(cycle, "advance"), interval, planned, planned),
         )
     if interval == "epoch" and not any(float(g["lr"]) for g in optimizer.param_groups):
         logger.warning(
@@ -211,8 +211,8 @@ def _check_length(
     if length == planned_advances(trainer, other):
         hint = f"pass interval={other!r}"
     sentence = (
-        f"lr_scheduling: the {name} is {length} advances long, but with interval "
-        f"{interval!r} this run has {planned}; {hint}"
+        f"lr_scheduling: the {name} is {count(length, 'advance')} long, but with "
+        f"interval {interval!r} this run has {planned}; {hint}"
     )
     if isinstance(scheduler, OneCycleLR) and length < planned:
         raise ConfigError(sentence)  # torch would raise there, in mid-run
@@ -263,9 +263,9 @@ def checked_warmup(warmup: float, planned: int | None) -> int:
     advances = warmup_advances(warmup, planned)
     if planned is not None and advances >= planned:
         logger.warning(
-            "lr_scheduling.warmup is %d advances, but the run has %d to go: the full "
+            "lr_scheduling.warmup is %s, but the run has %d to go: the full "
             "rate is never reached",
-            *(advances, planned),
+            *(count(advances, "advance"), planned),
         )
     return advances
 

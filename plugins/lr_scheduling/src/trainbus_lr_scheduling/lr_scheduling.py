@@ -45,7 +45,7 @@ from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule, warmup_advan
 from trainbus_lr_scheduling.torch_driver import TorchDriver
 from training import CheckpointError, ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import Plan, heard_if
+from training.plugin import Plan, count, heard_if
 
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler  # or whatever has its methods
@@ -278,9 +278,8 @@ class LearningRateSchedulerCallback(Callback):
         skipped = trainer.step - trainer.update
         if skipped and self._advances_by == "step":
             logger.info(
-                "the learning rate ended %d updates short of its plan: as many "
-                "updates were skipped",
-                skipped,
+                "the learning rate ended %s short of its plan: as many were skipped",
+                count(skipped, "update"),
             )
 
     def on_close(self) -> None:

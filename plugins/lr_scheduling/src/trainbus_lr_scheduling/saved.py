@@ -15,7 +15,7 @@ from trainbus_lr_scheduling.checks import advances_over, planned_advances
 from trainbus_lr_scheduling.course import rates_over
 from trainbus_lr_scheduling.schedules import NEEDS_TOTAL, Schedule
 from training import CheckpointError, ConfigError
-from training.plugin import has_names, is_count, is_finite, require_state
+from training.plugin import count, has_names, is_count, is_finite, require_state
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -77,7 +77,7 @@ def check_closed_form(settings: Mapping[str, Any], progress: Mapping[str, Any]) 
         require(is_right, f"settings.{name}", value, what)
     began_at, advances = progress.get("began_at"), progress["advances"]
     is_right = is_count(began_at, advances)
-    wanted = f"a whole number within the {advances} advances"
+    wanted = f"a whole number within the {count(advances, 'advance')}"
     require(is_right, "progress.began_at", began_at, wanted)
     warmup = progress.get("warmup", 0)
     require(is_count(warmup), "progress.warmup", warmup, COUNT)
@@ -139,6 +139,6 @@ def check_end(scheduler: Any, trainer: Trainer, interval: str) -> None:
     if is_over:
         raise CheckpointError(
             "lr_scheduling: on_schedule_change is 'keep', but the "
-            f"{type(scheduler).__name__} of the checkpoint ends inside the {left} "
-            "advances that this run has to go; use 'new' or 'rescale'"
+            f"{type(scheduler).__name__} of the checkpoint ends inside the "
+            f"{count(left, 'advance')} that this run has to go; use 'new' or 'rescale'"
         )

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from trainbus_lr_scheduling.lengths import first_cycle, first_part, scheduler_length
+from training.plugin import count
 
 #: Of the highest rate: above it a warmup counts as over.
 NEARLY_ALL = 0.9
@@ -35,17 +36,17 @@ def why_updates(
     length, warmup = scheduler_length(scheduler), first_part(scheduler)
     if length == epochs or updates <= epochs:
         return None
-    run = f"this run has {epochs} epochs and {updates} updates"
+    run = f"this run has {count(epochs, 'epoch')} and {count(updates, 'update')}"
     # Lengths in batches are those of people who forgot about accumulation.
     least, most = 0.9 * updates, 1.1 * batches
     if length is not None and least <= length <= most:
-        return f"it is {length} advances long, and {run}"
+        return f"it is {count(length, 'advance')} long, and {run}"
     cycle = first_cycle(scheduler)
     # By epochs it never restarts, by updates after about an epoch or several.
     if cycle > epochs and least / epochs <= cycle <= most:
-        return f"its first cycle is {cycle} advances long, and {run}"
+        return f"its first cycle is {count(cycle, 'advance')} long, and {run}"
     if warmup >= epochs:
-        return f"its first part is {warmup} advances long, and {run}"
+        return f"its first part is {count(warmup, 'advance')} long, and {run}"
     if length is not None or by_epochs is None or by_updates is None:
         return None
     if not all(map(math.isfinite, by_updates)):

@@ -63,7 +63,8 @@ would be what it trains on from there. Scopes are for time, locks and swapped we
 wrapper itself always ends the run. `on_exception` and `on_close` call everybody and have no scopes.
 
 **What would never be called is refused** when a plugin is registered, in one sentence: an
-unknown hook or argument, an argument with a default, by keyword only or with stars (`*args`,
+unknown hook or argument (one of the method's own has a default, and no name near one of the
+hook's), an argument with a default, by keyword only or with stars (`*args`,
 `**kwargs` alone, as a decorator without `functools.wraps` leaves them), `async def`, a
 `yield` without the mark, `hookwrapper=True`, a hook's name on what is no function or method
 (None there is no hook), an object that hears nothing (of a `Callback` a warning says so). So is what would say nothing to anybody:

@@ -12,6 +12,8 @@ from training import Callback
 class Quiet(Callback):
     hook_api = ">=1.0,<2"
 
+    def on_setup(self): ...
+
 class Reads(Callback):
     hook_api = ">=1.0,<2"
 

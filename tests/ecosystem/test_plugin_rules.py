@@ -88,6 +88,9 @@ class Unknown(Callback):
 
 class Defaults(Callback):  # which would always win
     def on_step_end(self, trainer, logs=None): ...
+
+class Nearly(Callback):
+    def on_step_end(self, trainer, log=None): ...
 """
 
 
@@ -105,6 +108,7 @@ class Defaults(Callback):  # which would always win
         ("Misspelt", r"marks 'on_step_ends', .* \(did you mean 'on_step_end'\?\)"),
         ("Unknown", r"'log' \(did you mean 'logs'\?\); .*: trainer, logs, applied"),
         ("Defaults", "'logs' of on_step_end a default"),
+        ("Nearly", r"'log' \(did you mean 'logs'\?\); .*: trainer, logs, applied"),
     ],
 )
 def test_a_hook_that_would_never_be_called_as_written_is_refused(
@@ -116,6 +120,13 @@ def test_a_hook_that_would_never_be_called_as_written_is_refused(
     with pytest.raises(PluginError, match=f"plugin '{name}' .*{words}"):
         bus.register(scope[name]())
     assert dict(bus.plugins) == {}
+
+
+def test_what_a_method_binds_for_itself_beside_the_arguments_is_let_in() -> None:
+    class Binds(Callback):
+        def on_step_end(self, logs: Any, log: Any = print, num: int = 3) -> None: ...
+
+    Bus().register(Binds())
 
 
 def test_names_of_metrics_may_be_yielded(tiny_trainer: Make) -> None:

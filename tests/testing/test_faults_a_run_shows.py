@@ -32,6 +32,8 @@ class Isolated(Tried):
 
     failure = "isolate"
 
+    def on_setup(self) -> None: ...
+
 
 class FailsInSteps(Isolated):
     def on_step_end(self) -> None:

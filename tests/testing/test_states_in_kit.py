@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from training import Callback, hookimpl
+from training.testing import CHECKS
 
 
 class Named(Callback):
@@ -209,3 +210,24 @@ def test_who_leaves_out_parts_of_epochs_or_swaps_in_a_try_conforms(
     plugin: type[Any], assert_plugin_conforms: Callable[..., None]
 ) -> None:
     assert_plugin_conforms(plugin)
+
+
+class Deaf(Callback):
+    """Means a hook, and has the name of another trainer's."""
+
+    hook_api = ">=1.0,<2"
+
+    def train_begin(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "words", ["'train_begin', which is no hook and is never called", "hears nothing"]
+)
+def test_what_the_bus_warns_of_is_remarked_on(
+    words: str, assert_plugin_conforms: Callable[..., None]
+) -> None:
+    with pytest.warns(
+        UserWarning, match="the plugin conforms, but plugin 'Deaf'"
+    ) as told:
+        assert_plugin_conforms(Deaf, skip=set(CHECKS) - {"signatures"})
+    assert words in "\n".join(str(each.message) for each in told)

@@ -71,8 +71,10 @@ def _argument_mistake(method: Any, hook: str, offered: Sequence[str]) -> str:
                 )
             continue
         has_default = argument.default is not argument.empty
-        if argument.name not in offered and not has_default:
-            hint = did_you_mean(argument.name, offered)
+        free = [name for name in offered if name not in arguments]
+        hint = did_you_mean(argument.name, free)
+        # One with a default may be the method's own, but hardly with nearly that name.
+        if argument.name not in offered and (hint or not has_default):
             return (
                 f"{hook} has no argument {argument.name!r}{hint}; it has: "
                 f"{', '.join(offered)}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +41,32 @@ INSIDE = (
 
 
 def check_signatures(case: Case) -> list[str]:
-    """Whether the bus takes it, and this release has the hook API it is written for."""
+    """Whether the bus takes it, and this release has the hook API it is written for.
+
+    What the bus warns of, such as a method that is never called, is remarked on.
+    """
     plugin = case.make()
-    Bus().register(plugin)  # raises what is wrong
+    with _keeping_warnings(case.remarks):
+        Bus().register(plugin)  # raises what is wrong
     problems = []
     if getattr(plugin, "hook_api", None) is None:
         case.remarks.append(NO_API)
     elif complaint := api_mistake(plugin.hook_api):
         problems.append(complaint)
     return problems + signature_mistakes(type(plugin))
+
+
+@contextmanager
+def _keeping_warnings(kept: list[str]) -> Iterator[None]:
+    """Add to ``kept`` what the bus logs: nobody sees the log of tests that pass."""
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: kept.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("training.bus")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def check_state(case: Case) -> list[str]:

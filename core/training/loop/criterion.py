@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from training.hardware.device import move
 from training.loop.forward_checks import name_of
-from training.modules.frozen_weights import mark_of
+from training.modules.frozen_weights import tensor_version
 from training.modules.plain_names import load_weights, some, weights_of
 from training.modules.reachable import (
     Found,
@@ -246,4 +246,4 @@ def _shapes(held: Held) -> dict[str, Any]:
 def _marks(held: nn.Module) -> list[Any]:
     """Return what tells whether something is another one, or was written to."""
     values = [each for each in _tensors_of(held).values() if isinstance(each, Tensor)]
-    return [(id(each), *mark_of(each)) for each in values if holds_numbers(each)]
+    return [(id(each), *tensor_version(each)) for each in values if holds_numbers(each)]

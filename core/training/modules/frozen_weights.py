@@ -35,7 +35,7 @@ class FrozenWeights:
         # Tied parameters go by several names.
         named = model.named_parameters(remove_duplicate=False)
         self._frozen = {
-            plain_name(model, name): (value, mark_of(value), sample_of(value))
+            plain_name(model, name): (value, tensor_version(value), sample_of(value))
             for name, value in named
             if not value.requires_grad
         }
@@ -58,7 +58,7 @@ class FrozenWeights:
             for name, (value, mark, sample) in self._frozen.items()
             if name in model
             and not value.requires_grad
-            and mark_of(value) == mark
+            and tensor_version(value) == mark
             # Waits for the device once a weight.
             and torch.equal(sample_of(value), sample)
         )
@@ -118,7 +118,7 @@ def complete(model: nn.Module, state: dict[str, Any], source: str) -> None:
     state["model"] |= {name: own[name] for name in part["names"]}
 
 
-def mark_of(value: Tensor) -> tuple[int, int]:
+def tensor_version(value: Tensor) -> tuple[int, int]:
     """Return what changes when somebody writes to a tensor, or puts it elsewhere."""
     return value.data_ptr(), value._version
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.modules.frozen_weights import WHOLE, digest_of, mark_of
+from training.modules.frozen_weights import WHOLE, digest_of, tensor_version
 from training.modules.plain_names import named_parts, some
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class UnsavedBuffers:
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self._modules = dict(modules)
         self._before = {
-            name: (mark_of(value), value.shape, digest_of({"": value}, [""]))
+            name: (tensor_version(value), value.shape, digest_of({"": value}, [""]))
             for name, value in self._buffers()
         }
         self._shapes = self._loaded_shapes()
@@ -64,7 +64,7 @@ class UnsavedBuffers:
     def _has_moved(self, name: str, value: Tensor) -> bool:
         mark, shape, digest = self._before.get(name, (None, None, ""))
         # Of another size it is a cache, which is filled again as it is needed.
-        if shape != value.shape or mark == mark_of(value):
+        if shape != value.shape or mark == tensor_version(value):
             return False
         return digest_of({"": value}, [""]) != digest
 

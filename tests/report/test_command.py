@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -18,6 +19,17 @@ def test_the_page_of_several_runs_stands_in_the_folder_of_all(write_run: Any) ->
     assert main(["report", *map(str, runs)]) == 0
     assert (runs[0].parent / "report.html").is_file()
     assert not (runs[0] / "report.html").exists()
+
+
+@pytest.mark.parametrize("steps", [None, "12", [12]])
+def test_a_record_of_steps_that_is_no_number_is_left_out(
+    write_run: Any, steps: Any
+) -> None:
+    run = write_run()
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "steps": steps}))
+    assert main(["report", str(run)]) == 0
+    assert "<dt>trained</dt><dd>3 epochs</dd>" in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize("names", ["a", "ab"], ids=["of one run", "of several"])

@@ -1,5 +1,7 @@
 """One run there, however often it is resumed; and a run that goes on without it."""
 
+import os
+import signal
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -77,6 +79,22 @@ def test_a_failing_run_is_told_as_failed(wandb, tiny_trainer):
     with pytest.raises(RuntimeError):
         tiny_trainer(WandbCallback(), Fails()).train()
     assert wandb.runs[0].ended == [1]
+    assert wandb.runs[0].summary == {
+        "stopped_by": "error",
+        "reason": "RuntimeError: out of luck",
+    }
+
+
+def test_a_run_that_a_signal_ends_says_so(wandb, tiny_trainer):
+    class Signals(Callback):
+        def on_step_end(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        tiny_trainer(WandbCallback(), Signals()).train()
+    (run,) = wandb.runs
+    assert (run.summary["stopped_by"], run.ended) == ("signal", [1])
+    assert "SIGTERM" in run.summary["reason"]
 
 
 def test_a_run_goes_on_where_nobody_is_there(wandb, tiny_trainer, caplog):
@@ -85,6 +103,16 @@ def test_a_run_goes_on_where_nobody_is_there(wandb, tiny_trainer, caplog):
     trainer.train()
     assert trainer.step == 4
     assert "nobody is there" in caplog.text
+
+
+def test_a_fresh_run_that_reached_nobody_does_not_name_the_one_before(
+    wandb, tiny_trainer
+):
+    plugin = WandbCallback()
+    tiny_trainer(plugin, num_epochs=1).train()
+    wandb.is_down = True
+    tiny_trainer(plugin, num_epochs=1).train()
+    assert plugin.state_dict() == {"id": None}
 
 
 def test_the_real_one_takes_what_it_is_given(tiny_trainer, monkeypatch):

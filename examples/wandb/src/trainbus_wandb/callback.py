@@ -75,11 +75,13 @@ class WandbCallback(Callback):
         # Now, not with this file: importing it takes a second.
         wandb = importlib.import_module("wandb")
         self._exit_code = 0
+        if not resumed:  # nor is it named if there will be none
+            self.id = None
         self._run = wandb.init(
             **{
                 "project": self.project,
                 "name": self.run_name or trainer.save_dir.absolute().name,
-                "id": self.id if resumed else None,
+                "id": self.id,
                 "resume": "allow",
                 "dir": str(trainer.save_dir),
                 "config": trainer.metadata.get("config", dict(trainer.metadata)),
@@ -102,19 +104,25 @@ class WandbCallback(Callback):
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Tell who ended the run, and why."""
-        if self._run is not None:
-            ended = {"stopped_by": trainer.stop_owner, "reason": trainer.stop_reason}
-            self._run.summary.update(ended)
+        self._tell_end(trainer.stop_owner, trainer.stop_reason)
 
-    def on_exception(self, error: BaseException) -> None:
-        """Remember that it failed, which is told as the run there is closed."""
+    def on_exception(self, trainer: Trainer, error: BaseException) -> None:
+        """Tell what ended it, an error or a signal, and that it is not finished."""
         self._exit_code = 1
+        if trainer.stop_owner == "signal":
+            self._tell_end("signal", trainer.stop_reason)
+        else:
+            self._tell_end("error", f"{type(error).__name__}: {error}")
 
     def on_close(self) -> None:
         """Send what is left."""
         run, self._run = self._run, None
         if run is not None:
             run.finish(exit_code=self._exit_code)
+
+    def _tell_end(self, owner: str | None, reason: str | None) -> None:
+        if self._run is not None:
+            self._run.summary.update({"stopped_by": owner, "reason": reason})
 
     def _log(self, trainer: Trainer, values: Mapping[str, float]) -> None:
         if self._run is not None:

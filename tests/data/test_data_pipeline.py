@@ -344,7 +344,7 @@ def test_no_row_that_is_left_is_an_error_whatever_the_share(make, tmp_path):
 
 def test_a_question_that_is_cut_is_told_once(make, caplog):
     only_batch(make([row(question="is it red? " * 5)]))
-    told = "max_question_length is 8 tokens, which cuts 1 of 1 distinct questions of"
+    told = "max_question_length is 8 tokens, which cuts 1 of 1 distinct question of"
     assert f"{told} train; the longest has" in caplog.text
 
 

@@ -34,6 +34,6 @@ def test_what_a_row_with_nan_gets_is_the_callers() -> None:
 
 @pytest.mark.parametrize("number", [1, 3, 4])
 def test_logits_that_are_not_one_a_label_are_refused_with_both_numbers(number) -> None:
-    told = f"a row has {number} logits?, and there are 2 labels"
+    told = f"a row has {number} logits? for 2 labels"
     with pytest.raises(ConfigError, match=told):
         likeliest(torch.zeros(1, number), ["a", "b"])

@@ -234,7 +234,7 @@ def kept(make, interval, length, epochs):
 def test_one_that_is_kept_and_would_end_inside_a_longer_run_is_refused_before_it(
     make, interval, length, epochs
 ):
-    with pytest.raises(CheckpointError, match=r"ends inside the \d+ adv.*'rescale'"):
+    with pytest.raises(CheckpointError, match=r"ends inside the [\d,]+ adv.*'rescale'"):
         kept(make, interval, length, epochs)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import torch
@@ -76,7 +75,9 @@ def tear_down(
         add_note(failure, f"an evaluation had failed: {repr_of(measuring)}")
     try:
         if failure is not None:
-            _end_held(failure)
+            from training.feed.lost_workers import kill_held  # in a run that fails
+
+            kill_held(failure)
             failure = _reported(trainer, _explained(failure, watched))
             # Only now: where all have agreed on it, nobody is told.
             if (number := signal_of(failure)) is not None:
@@ -108,16 +109,6 @@ def _joined(
     if failure is not later:
         add_note(failure, f"then {place} failed: {repr_of(later)}")
     return failure
-
-
-def _end_held(error: BaseException) -> None:
-    """Kill the workers that ``error`` alone would keep."""
-    from training.feed.lost_workers import kill_held  # in a run that fails
-
-    try:
-        kill_held(error, sys.exception())
-    except Exception as later:
-        add_note(error, f"then ending its workers failed: {repr_of(later)}")
 
 
 def _explained(error: BaseException, watched: Watched | None) -> BaseException:

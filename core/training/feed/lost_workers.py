@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import getattr_static
@@ -15,7 +14,7 @@ from typing import Any
 from torch.utils.data._utils import signal_handling
 
 from training.errors import DataError
-from training.messages.error_texts import text_of
+from training.messages.error_texts import add_note, repr_of, text_of
 
 #: What torch says, also from its SIGCHLD handler in the middle of anything else.
 _LOST = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
@@ -71,31 +70,37 @@ def reading_validation(
     """
     lasting = {each.pid for each in workers_of(getattr(loader, "_iterator", None))}
     others = {each.pid for each in active_children()} - lasting
-    before = sys.exception()
     try:
         yield
     except Exception as error:
-        kill_held(error, before)
         whose = f"val_dataloader[{name!r}]" if name else "val_dataloader"
         number = batch()
         place = "a batch" if number is None else f"batch {number}"
         loss = loss_in(error, whose, place, lambda lost: lost - others, True)
+        kill_held(error)
         if loss is None:
             raise
         raise loss from error
 
 
 def held_by(error: BaseException) -> Iterator[tuple[Any, bool]]:
-    """Yield torch's iterators with workers in the frames that ``error`` came through.
+    """Yield torch's iterators with workers that were read from here as ``error`` came.
 
-    With each, whether it was being made there; then nobody else knows of it.
+    Those that a user's function reads are its own. With each, whether it was being made
+    there; then nobody else knows of it.
     """
+    reader = ""
     for frame, _ in walk_tb(error.__traceback__):
-        for each in filter(workers_of, frame.f_locals.values()):
-            yield each, frame.f_code is type(each).__init__.__code__
+        own, module = frame.f_locals.get("self"), frame.f_globals.get("__name__", "")
+        if workers_of(own):
+            is_new = frame.f_code.co_name == "__init__"
+            if is_new or reader.startswith("training."):
+                yield own, is_new
+        elif not module.startswith("torch."):
+            reader = module
 
 
-def kill_held(error: BaseException, before: BaseException | None) -> None:
+def kill_held(error: BaseException) -> None:
     """Kill the workers of iterators that ``error`` holds, and no loader does.
 
     Left to the garbage collector such an iterator goes in a cycle with its queues, in
@@ -103,10 +108,9 @@ def kill_held(error: BaseException, before: BaseException | None) -> None:
     somebody else's by now. Until then its workers would live.
 
     Args:
-        error: and those it came from.
-        before: was being handled as the work began that failed: not of that.
+        error: and those it came from; it is noted if ending them fails.
     """
-    found = [before]
+    found: list[BaseException] = []
     left: list[BaseException | None] = [error]
     while left:
         each = left.pop()
@@ -116,7 +120,11 @@ def kill_held(error: BaseException, before: BaseException | None) -> None:
             for batches, is_new in held_by(each):
                 # Workers that persist are their loader's, once they have begun.
                 if is_new or not batches._persistent_workers:
-                    kill_workers(batches)
+                    try:
+                        kill_workers(batches)
+                    except Exception as later:
+                        text = repr_of(later)
+                        add_note(error, f"then ending its workers failed: {text}")
 
 
 def require_worker(batches: Any, error: Exception) -> None:
@@ -160,12 +168,20 @@ def kill_workers(batches: Any) -> None:
     if not workers_of(batches) or batches._shutdown:
         return
     # Torch's own end waits for each worker; and unless told not to watch them, it
-    # raises in the middle of anything when one is gone. Of one that has just died, it
-    # raises here: then its own end is still to come.
+    # raises in the middle of anything when one is gone.
     watch: Any = signal_handling
-    if batches._worker_pids_set:  # not where it failed before it had begun them all
+    try:
+        if batches._worker_pids_set:  # not where it failed before it had begun them all
+            watch._remove_worker_pids(id(batches))
+    except RuntimeError:  # said in here, of one that has just died; then it watches on
         watch._remove_worker_pids(id(batches))
-    batches._shutdown = True
+        raise
+    finally:
+        batches._shutdown = True
+        _kill(batches)
+
+
+def _kill(batches: Any) -> None:
     # Of the thread that pins what they load, which nobody else would tell any more.
     if (done := getattr(batches, "_pin_memory_thread_done_event", None)) is not None:
         done.set()

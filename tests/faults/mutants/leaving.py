@@ -160,6 +160,15 @@ MUTANTS = [
         "test_p6_workers_that_ran_before",
     ),
     Mutant(
+        "P6",
+        "what a user's function reads is killed, too",
+        "training.feed.lost_workers",
+        'if is_new or reader.startswith("training."):',
+        "if True:",
+        "faults/leaving/test_held_workers.py",
+        "test_p6_those_of_an_iterator",
+    ),
+    Mutant(
         "P7",
         "running out of memory is not explained",
         "training.builtin.memory_advice",

@@ -28,6 +28,7 @@ class WhileStaying:
 
     def __iter__(self) -> Iterator[Any]:
         trainer, tell = self._trainer, self._trainer.bus.evaluation_progress
+        self.done = 0
         total = num_batches(self.loader)
         if tell is not None:
             tell(trainer, 0, total, self._name)

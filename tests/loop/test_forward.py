@@ -313,6 +313,8 @@ def test_parts_of_a_loss_change_no_weight() -> None:
         pytest.param("Weight", 17, "did you mean 'weight'?", id="a capital"),
         pytest.param("lr", 0.1, "'lr', which the logs hold already", id="taken"),
         pytest.param("train_loss", 1.0, "it; leave it out, the", id="the run's loss"),
+        pytest.param("val_train_loss", 1.0, "it; leave it out", id="its mean twice"),
+        pytest.param("train_", 1.0, "it; rename it", id="a beginning alone"),
         pytest.param("val_kl", 1.0, "before it; name it 'kl'", id="named as a mean"),
         pytest.param("logits", X, "of shape (4, 3) as 'logits'", id="no scalar"),
         pytest.param("note", "x", "str as 'note'", id="a text"),

@@ -253,9 +253,10 @@ def _check_name(name: Any, result: Mapping[Any, Any], step_fn: Any) -> None:
             f"{who} a value named {name!r}, which the logs hold already; rename it"
         )
     if name.startswith(_OF_MEANS):
-        own = name.partition("_")[2]
+        own = re.sub("^(train_|val_)+", "", name)
         is_loss = own in ("loss", "loss_sum")
-        way = "leave it out, the loss has its own" if is_loss else f"name it {own!r}"
+        way = f"name it {own!r}" if own else "rename it"
+        way = "leave it out, the loss has its own" if is_loss else way
         raise ConfigError(
             f"{who} a value named {name!r}, but its means are named by the run, with "
             f"'train_' and 'val_' before it; {way}"

@@ -68,12 +68,17 @@ def _found(value: Any, place: str, levels: int = 8) -> Iterator[tuple[str, bool]
 
 def _told(value: Tensor, place: str) -> Iterator[tuple[str, bool]]:
     for kind, bad in (("NaN", value.isnan()), ("infinite value", value.isinf())):
-        if not (count := int(bad.sum())):
+        if not (total := int(bad.sum())):
             continue
-        plural = "s" if count > 1 and kind != "NaN" else ""
-        rows = ""
-        if bad.dim():
-            where = bad.flatten(1).any(1) if bad.dim() > 1 else bad
-            numbers = list(map(str, where.nonzero().flatten().tolist()))
-            rows = f" (row{'s' if len(numbers) > 1 else ''} {some(numbers)})"
-        yield f"{place} holds {count} {kind}{plural}{rows}", kind == "NaN"
+        is_nan = kind == "NaN"
+        held = f"{total:,} NaN" if is_nan else count(total, kind)
+        yield f"{place} holds {held}{_rows(bad)}", is_nan
+
+
+def _rows(bad: Tensor) -> str:
+    """Return which rows have one, as " (rows 0, 2)"; "" of a scalar."""
+    if not bad.dim():
+        return ""
+    where = bad.flatten(1).any(1) if bad.dim() > 1 else bad
+    numbers = [str(number) for number in where.nonzero().flatten().tolist()]
+    return f" ({'row' if len(numbers) == 1 else 'rows'} {some(numbers)})"

@@ -145,7 +145,8 @@ class Criterion:
     def held_modules(self) -> dict[str, nn.Module]:
         """Return every module that the function is or holds, by place below "loss"."""
         self._look_again()
-        return {joined("loss", place): held for place, held in self._modules_held()}
+        held = self._modules_held()
+        return {joined("loss", place): module for place, module in held.items()}
 
     def begin(self, own: Optimizer) -> list[Any]:
         """Begin a run with what is there now.
@@ -154,12 +155,11 @@ class Criterion:
             ``own``: that may have a large state, and no step function has to step it.
         """
         self._take_anew()
-        modules = [held for _, held in self._modules_held()]
         others = [each for each in self.optimizers.values() if each is not own]
-        return [*modules, *others, *self.generators.values()]
+        return [*self._modules_held().values(), *others, *self.generators.values()]
 
-    def _modules_held(self) -> list[tuple[str, nn.Module]]:
-        return [(n, h) for n, h in self._held.items() if isinstance(h, nn.Module)]
+    def _modules_held(self) -> dict[str, nn.Module]:
+        return {n: h for n, h in self._held.items() if isinstance(h, nn.Module)}
 
     def names_behind_attributes(self) -> set[str]:
         """Return names of what only an attribute of an object leads to."""

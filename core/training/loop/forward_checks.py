@@ -24,7 +24,7 @@ Role = Literal["model", "loss_fn", "step_fn"]
 #: What torch says of a label.
 _OUT_OF_BOUNDS = re.compile(r"Target (-?\d+) is out of bounds")
 #: What the names of means begin with.
-_OF_MEANS = ("train_", "val_")
+_OF_MEANS = re.compile("^(train_|val_)+")
 #: What ``on_step_end`` logs besides.
 _TAKEN = ("lr", "grad_norm")
 _WAYS_OUT: dict[Role, str] = {
@@ -252,8 +252,8 @@ def _check_name(name: Any, result: Mapping[Any, Any], step_fn: Any) -> None:
         raise ConfigError(
             f"{who} a value named {name!r}, which the logs hold already; rename it"
         )
-    if name.startswith(_OF_MEANS):
-        own = re.sub("^(train_|val_)+", "", name)
+    own = _OF_MEANS.sub("", name)
+    if own != name:
         is_loss = own in ("loss", "loss_sum")
         way = f"name it {own!r}" if own else "rename it"
         way = "leave it out, the loss has its own" if is_loss else way

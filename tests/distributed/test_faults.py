@@ -84,8 +84,9 @@ def launched(command: Sequence[str], folder: Path) -> Ended:
 
 
 def environment() -> dict[str, str]:
-    tests = str(SCRIPT.parents[1])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": tests}
+    # What is tested here, not what is installed.
+    path = os.pathsep.join([str(SCRIPT.parents[1]), *filter(None, sys.path)])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -125,6 +126,8 @@ def complaints(ended: Ended, folder: Path, how: str, phase: str, rank: int) -> s
         # Who hangs is told by who has waited for it; a full disk is everybody's error.
         if how not in ("hang", "full") and f"rank      : {rank} " not in first:
             wrong.append("another rank is named as the root cause")
+        if how == "hang" and f"rank {rank} of 2 has not come" not in ended.printed:
+            wrong.append("nobody says which rank hangs")
         if how == "raise" and f"rank {rank} failed: OSError" not in ended.printed:
             wrong.append("the other one does not say whose error it was")
     if ended.orphans:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -237,15 +238,55 @@ class Heard(logging.Handler):
         self.words.append(record.getMessage())
 
 
-def words_of_saves(seeds_by_rank: bool) -> list[str]:
-    """Return what two saves say of the states of plugins."""
+class Counts(Callback):
+    """Has a state that moves in each step, where it is called."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def on_step_end(self) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.steps = state["steps"]
+
+
+class CountsOnMain(Counts):
+    name = "counts_on_main"
+    ranks = "main"
+
+
+def heard_words() -> list[str]:
+    """Return a list to which is added what is said of the states of plugins."""
     heard, log = Heard(), logging.getLogger("training.checkpoint.plugin_states")
     log.addHandler(heard)
+    return heard.words
+
+
+def words_of_saves(seeds_by_rank: bool) -> list[str]:
+    """Return what two saves say of the states of plugins."""
+    words = heard_words()
     trainer = run_of(Draws(seeds_by_rank), *shipped())
     trainer.train()
     for _ in range(2):
         capture(trainer)
-    return heard.words
+    return words
+
+
+def words_of_resumed(path: Path) -> list[str]:
+    """Return what is said where a run goes on from ``path``, and saves."""
+    words = heard_words()
+    earlier = run_of(CountsOnMain(), max_steps=2)
+    earlier.train()
+    earlier.save_checkpoint(path)
+    resumed = run_of(CountsOnMain())
+    resumed.load_checkpoint(path)
+    resumed.train()
+    capture(resumed)
+    return words
 
 
 def shipped() -> list[Callback]:
@@ -266,6 +307,12 @@ def test_d25_a_state_that_differs_by_rank_is_told_once_since_one_is_saved(
 
 def test_d25_a_state_that_is_the_same_on_all_is_not_spoken_of(two: Ranks) -> None:
     assert two.run(words_of_saves, False) == [[], []]
+
+
+def test_d25_nor_is_what_was_loaded_for_a_plugin_that_main_alone_calls(
+    two: Ranks, tmp_path: Path
+) -> None:
+    assert two.run(words_of_resumed, tmp_path / "one.pt") == [[], []]
 
 
 class FailsHere(Callback):

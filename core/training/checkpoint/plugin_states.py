@@ -150,14 +150,23 @@ def give_state(name: str, plugin: Any, state: Any, trainer: Checkpointable) -> N
         raise
 
 
-def digests_of(states: Mapping[str, Any], parts: tuple[type, ...]) -> dict[str, int]:
+def digests_of(states: Mapping[str, Any], trainer: Checkpointable) -> dict[str, int]:
     """Return what tells each plugin's state from another one, at a few us each.
+
+    Without that of a plugin that the main process alone calls: what was loaded for it
+    is carried on elsewhere, as it was then. And without tensors of which each process
+    holds its own part.
 
     Args:
         states: by plugin.
-        parts: types of tensors of which each process holds its own part: not compared.
+        trainer: whose plugins they are.
     """
-    return {name: digest(_whole(state, parts)) for name, state in states.items()}
+    parts, calls = trainer.strategy.parts, trainer.bus.calls
+    return {
+        name: digest(_whole(state, parts))
+        for name, state in states.items()
+        if calls(name)
+    }
 
 
 def warn_of_differing(digests: Sequence[Mapping[str, int]]) -> None:

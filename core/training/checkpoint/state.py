@@ -59,7 +59,7 @@ def capture(trainer: Checkpointable, whole: bool = True) -> dict[str, Any]:
     # stands at the same place everywhere.
     parts = ("rng", "data", "loader") if strategy.data == "own" else ("rng",)
     place = {part: own[part] for part in parts}
-    digests = digests_of(own["plugins"], strategy.parts) if strategy.size > 1 else {}
+    digests = digests_of(own["plugins"], trainer) if strategy.size > 1 else {}
     found = strategy.gather((place, digests))
     state = strategy.full(own) if whole else own
     if len(found) > 1:

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -26,6 +26,8 @@ from training import TrainbusError
 
 #: The words of the first that failed: the others follow from it.
 FIRST = "failure"
+#: How many have waited for another one until it was too late; and that a rank has.
+GAVE_UP = "gave_up"
 #: Seconds that who has lost another waits for its words, and between two looks.
 TO_HEAR, BETWEEN = 5.0, 0.1
 #: Seconds by which others leave later: torchrun takes the first for the cause, and
@@ -33,6 +35,8 @@ TO_HEAR, BETWEEN = 5.0, 0.1
 LATER = 1.2
 #: Seconds that who fails gives the others to fail alike, of what they have agreed on.
 ALIKE = 2.0
+#: Ranks that an error names at most.
+SHOWN = 8
 #: What stands in words of torch where another process is gone, or has not come.
 LOST = ("gloo", "nccl", "c10d", "processgroup")
 LATE = ("timed out", "timeout")
@@ -107,11 +111,12 @@ class Farewell:
             return PeerFailedError(Farewell._parted)
         if said is not None:
             is_late = any(word in said.lower() for word in LATE)
+            late = self._late() if is_late else []
             told = self._heard(0.0 if is_late else TO_HEAR)
             if told is not None and told["rank"] != self._rank:
                 time.sleep(LATER)
                 return peer_error(told, self._rank)
-            error = self._unexplained(said, is_late, call)
+            error = self._unexplained(said, is_late, late, call)
         note = f"on rank {self._rank} of {self._size}"
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
@@ -212,24 +217,54 @@ class Farewell:
             return None
         return words
 
-    def _unexplained(self, said: str, is_late: bool, call: str) -> PeerFailedError:
+    def _late(self) -> list[int]:
+        """Return the ranks that have not given up, among which is who does not come.
+
+        Others began to wait later, so they are given some time. One is left then, if
+        one alone hangs.
+        """
+        until = time.monotonic() + TO_HEAR
+        try:
+            self._store.set(f"{GAVE_UP}/{self._rank}", "1")
+            number = self._store.add(GAVE_UP, 1)
+            while number < self._size - 1 and not self._store.check([FIRST]):
+                if time.monotonic() >= until:
+                    break
+                time.sleep(BETWEEN)
+                number = self._store.add(GAVE_UP, 0)
+            ranks = range(self._size)
+            return [r for r in ranks if not self._store.check([f"{GAVE_UP}/{r}"])]
+        except Exception:  # as above
+            return []
+
+    def _unexplained(
+        self, said: str, is_late: bool, late: list[int], call: str
+    ) -> PeerFailedError:
+        who = "another process of the run"
+        if late:
+            who = "one of " * (len(late) > 1) + shown_ranks(late, self._size)
+        has_not_come = f"{who} has not come for {self._timeout:g} s"
+        has_not_come += " (distributed.timeout)"
         if call:
-            late = f"has not come for {self._timeout:g} s (distributed.timeout)"
+            gone = "another one has ended without it, or was killed"
             return PeerFailedError(
-                f"{call} waits for all processes of the run, and another one "
-                f"{late if is_late else 'has ended without it, or was killed'}; call "
-                f"it in all of them, not only 'if trainer.is_main' ({said})"
+                f"{call} waits for all processes of the run, and "
+                f"{has_not_come if is_late else gone}; call it in all of them, not "
+                f"only 'if trainer.is_main' ({said})"
             )
         if is_late:
-            return PeerFailedError(
-                f"another process of the run has not come for {self._timeout:g} s "
-                f"(distributed.timeout): it hangs, or is gone ({said})"
-            )
+            return PeerFailedError(f"{has_not_come}: it hangs, or is gone ({said})")
         return PeerFailedError(
             "another process of the run is gone without a word: killed, its machine is "
             "lost, or it has ended and does not make this call; the launcher says "
             f"which ({said})"
         )
+
+
+def shown_ranks(ranks: Sequence[int], size: int) -> str:
+    """Return ``ranks`` of ``size`` processes in words; at least one."""
+    shown = ", ".join(map(str, ranks[:SHOWN])) + ", ..." * (len(ranks) > SHOWN)
+    return f"rank{'s' if len(ranks) > 1 else ''} {shown} of {size}"
 
 
 def sentence(error: BaseException) -> str:

@@ -14,12 +14,10 @@ from typing import Any
 
 import torch.distributed as dist
 
-from trainbus_distributed.farewell import PeerFailedError
+from trainbus_distributed.farewell import PeerFailedError, shown_ranks
 
 #: Seconds between two looks for processes that have come.
 BETWEEN = 0.05
-#: Ranks that an error names at most.
-SHOWN = 8
 
 
 def life_of(store: Any, rank: int, size: int, timeout: float) -> int:
@@ -87,10 +85,9 @@ def not_come(ranks: list[int], size: int, timeout: float) -> str:
         size: how many there are to be.
         timeout: seconds that they were waited for.
     """
-    shown = ", ".join(map(str, ranks[:SHOWN])) + ", ..." * (len(ranks) > SHOWN)
-    one, many = f"rank {shown} of {size} has", f"ranks {shown} of {size} have"
     return (
-        f"{one if len(ranks) == 1 else many} not come for {timeout:g} s "
+        f"{shown_ranks(ranks, size)} {'has' if len(ranks) == 1 else 'have'} not come "
+        f"for {timeout:g} s "
         "(distributed.timeout): not started yet, hanging, or gone; see what the "
         "launcher says, or raise the timeout"
     )

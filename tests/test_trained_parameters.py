@@ -210,6 +210,26 @@ def test_where_another_optimizer_may_be_first_nothing_is_told(
     assert told_astray(caplog) == 0
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_gradients_that_a_hook_clears_before_the_step_are_told_of_once(
+    accumulation: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Clears(Callback):
+        def on_batch_end(self, trainer: Trainer) -> None:
+            trainer.optimizer.zero_grad()
+
+    trainer = make_trainer(
+        None,
+        regression_batches(8),
+        Clears(),
+        gradient_accumulation_steps=accumulation,
+    )
+    trainer.train()
+    assert caplog.text.count("cleared between backward and step") == 1
+    assert told_astray(caplog) == 0
+    assert "step" not in vars(trainer._run.window), "later steps pay nothing"
+
+
 def test_gradients_that_a_plugin_gives_before_the_step_are_some(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

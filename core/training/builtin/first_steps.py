@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from training.builtin.own_backward import OwnBackward
+from training.builtin.own_work import OwnWork
 from training.loop.window import Window
 from training.loop.window_result import WindowResult
 from training.modules.reachable import held_in
@@ -37,7 +37,7 @@ def watched(window: Window, trainer: Checkpointable) -> Window:
     ):
         _FirstSteps(window, trainer.criterion.name)
         if trainer.state.weigher.has_step:
-            OwnBackward(window)
+            OwnWork(window)
     return window
 
 

@@ -18,7 +18,7 @@ TWICE = (
 )
 
 
-class OwnBackward:
+class OwnWork:
     """Sees whether gradients are there before the trainer goes backward from a batch.
 
     It looks at the first batch, and has taken itself off the window by its end.

@@ -305,6 +305,20 @@ def test_a_step_fn_that_goes_backward_by_itself_is_told_of_once(
     assert trainer._run.window.forward is trainer._forward
 
 
+@pytest.mark.parametrize("steps", [False, True])
+def test_a_step_fn_that_moves_the_learning_rate_is_told_of_once(
+    steps: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        if steps:  # as scheduler.step() does
+            trainer.optimizer.param_groups[0]["lr"] *= 0.5
+        return model(*batch)["loss"]  # type: ignore[no-any-return]
+
+    trainer = make_trainer(None, regression_batches(), step_fn=step)
+    trainer.train()
+    assert caplog.text.count("step_fn changed a learning rate") == steps
+
+
 def test_a_graph_that_a_step_fn_has_used_up_is_told_with_its_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -210,6 +210,26 @@ def test_where_another_optimizer_may_be_first_nothing_is_told(
     assert told_astray(caplog) == 0
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_gradients_that_a_hook_clears_before_the_step_are_told_of_once(
+    accumulation: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Clears(Callback):
+        def on_batch_end(self, trainer: Trainer) -> None:
+            trainer.optimizer.zero_grad()
+
+    trainer = make_trainer(
+        None,
+        regression_batches(8),
+        Clears(),
+        gradient_accumulation_steps=accumulation,
+    )
+    trainer.train()
+    assert caplog.text.count("cleared between backward and step") == 1
+    assert told_astray(caplog) == 0
+    assert "step" not in vars(trainer._run.window), "later steps pay nothing"
+
+
 def test_gradients_that_a_plugin_gives_before_the_step_are_some(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -283,6 +303,20 @@ def test_a_step_fn_that_goes_backward_by_itself_is_told_of_once(
     left = {"step", "backward"} & vars(trainer._run.window).keys()
     assert not left, "later steps pay nothing"
     assert trainer._run.window.forward is trainer._forward
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_a_step_fn_that_moves_the_learning_rate_is_told_of_once(
+    steps: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def step(model: Any, batch: Any) -> torch.Tensor:
+        if steps:  # as scheduler.step() does
+            trainer.optimizer.param_groups[0]["lr"] *= 0.5
+        return model(*batch)["loss"]  # type: ignore[no-any-return]
+
+    trainer = make_trainer(None, regression_batches(), step_fn=step)
+    trainer.train()
+    assert caplog.text.count("step_fn changed a learning rate") == steps
 
 
 def test_a_graph_that_a_step_fn_has_used_up_is_told_with_its_error(

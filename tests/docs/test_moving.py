@@ -62,6 +62,8 @@ def test_a_trainer_says_what_an_argument_of_another_is_called_here(name: str) ->
         Trainer(nn.Linear(1, 1), [], **{name: 1})
     own = inspect.signature(Trainer).parameters
     assert set(re.findall(r"(\w+)=\.\.\.", str(told.value))) <= own.keys()
+    for kind, options in re.findall(r"(\w+Callback)\((\w+=[^\[].*)\)\]", str(told.value)):
+        eval(f"made({options})", {"made": getattr(training, kind)})  # refuses others
 
 
 def test_the_signature_of_a_trainer_is_what_it_takes() -> None:

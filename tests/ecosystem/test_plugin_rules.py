@@ -156,6 +156,20 @@ def test_a_method_without_its_mark_is_warned_of(
     assert caplog.text.count("not marked") == 1
 
 
+def test_a_callback_of_another_trainer_is_refused_though_hooks_share_names(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Elsewhere:
+        def on_step_end(self, args: Any, state: Any, control: Any) -> None: ...
+
+        def on_substep_end(self, args: Any, state: Any, control: Any) -> None: ...
+
+    told = r"no hook, but on_substep_end \(another trainer's word; here .* derives from"
+    with pytest.raises(PluginError, match=told):
+        Bus().register(Elsewhere())
+    assert caplog.text == ""
+
+
 # G12: what is given is read-only, what is returned is checked.
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from trainbus_evaluation import EvaluationCallback, Evaluator
-from training import Callback, Trainer
+from training import Callback, ConfigError, Trainer
 from training.loop.metrics import Metrics
 
 ROWS, CLASSES = 23, 4  # 23 = 3 * 7 + 2 = 2 * 10 + 3: a last batch of another size
@@ -149,6 +149,26 @@ def test_a_plugin_of_ones_own_measures_in_eval_mode_and_records_no_gradients() -
         device="cpu",
     ).train()
     assert (during, after) == ([(False, False)], [(True, True)])
+
+
+def test_a_step_fn_that_measures_in_train_mode_is_refused_and_may_train_so() -> None:
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        model.train()
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    def trainer(**options: Any) -> Trainer:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return Trainer(
+            model, batches, optimizer=optimizer, step_fn=step, device="cpu", **options
+        )
+
+    model, told = nn.Linear(5, CLASSES), r"step_fn put .* leave model\.train\(\) out"
+    batches = [(torch.randn(4, 5), torch.arange(4) % CLASSES)]
+    with pytest.raises(ConfigError, match=told):
+        trainer(val_dataloader=batches).train()
+    with pytest.raises(ConfigError, match=told):
+        Evaluator(model, step_fn=step).evaluate(batches)
+    trainer().train()
 
 
 @pytest.mark.parametrize("who", ["an evaluator alone", "a plugin of one's own"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from training.builtin.own_backward import OwnBackward
+from training.builtin.own_work import OwnWork
 from training.loop.window import Window
 from training.loop.window_result import WindowResult
 from training.modules.reachable import held_in
@@ -37,7 +37,7 @@ def watched(window: Window, trainer: Checkpointable) -> Window:
     ):
         _FirstSteps(window, trainer.criterion.name)
         if trainer.state.weigher.has_step:
-            OwnBackward(window)
+            OwnWork(window)
     return window
 
 
@@ -45,12 +45,13 @@ class _FirstSteps:
     """Sees that gradients arrive in the first windows; later ones know nothing of it.
 
     An optimizer may step within backward, or keep gradients elsewhere. So where the
-    first window leaves none, hooks listen in the second one.
+    first window leaves none, hooks listen in the second one; what is there behind
+    backward and not at the step was cleared.
     """
 
     def __init__(self, window: Window, name: str) -> None:
         self._window, self._name = window, name
-        self._is_met = self._is_second = False
+        self._is_met = self._is_second = self._is_there = False
         window.step = self._step  # type: ignore[method-assign]
 
     def _step(self, before_step: Callable[[], None] | None = None) -> WindowResult:
@@ -71,14 +72,20 @@ class _FirstSteps:
 
     def _look(self) -> None:
         window, parameters = self._window, self._trained()
-        is_met = self._is_met or not parameters
-        is_met = is_met or any(each.grad is not None for each in parameters)
+        has_any = any(each.grad is not None for each in parameters)
+        is_met = self._is_met or has_any or not parameters
         if not (is_met or self._is_second):
             self._is_second = True
             window.backward = self._listen  # type: ignore[method-assign]
             return
         del window.step
-        if not is_met:
+        if self._is_there and not has_any:
+            log.warning(
+                "the gradients of the first two steps were cleared between backward "
+                "and step, by a hook, so that nothing moved; leave zero_grad() out: "
+                "the trainer calls it between two windows"
+            )
+        elif not is_met:
             log.warning(
                 "the loss (%s) gave no parameter of the optimizer a gradient in the "
                 "first two steps; if they are to be trained from the beginning, use "
@@ -95,6 +102,8 @@ class _FirstSteps:
         try:
             return window.backward(batch, weight)
         finally:
+            # Not where an optimizer that steps within backward has had its turn.
+            self._is_there = any(each.grad is not None for each in self._trained())
             for handle in handles:
                 handle.remove()
 

@@ -188,7 +188,10 @@ def warn_of_unmarked(plugin: Any, name: str) -> None:
 
 
 def refuse_without_hooks(plugin: Any, name: str) -> None:
-    """Refuse an object that hears nothing and keeps nothing; warn of a ``Callback``."""
+    """Refuse an object that hears nothing, unless it keeps something; warn of ours.
+
+    One with unmarked hooks is warned of, too, but for another trainer's callback.
+    """
     if isinstance(plugin, Callback):
         # It says what it is meant to be; a base may be given before its hooks are.
         if not has_own(plugin, "state_dict"):
@@ -199,17 +202,18 @@ def refuse_without_hooks(plugin: Any, name: str) -> None:
             )
         return
     attributes = set(dir(type(plugin)))
-    if attributes & {*HOOKS, "state_dict"} - {"evaluate", *SINCE}:
+    foreign = [each for each in FOREIGN if each in attributes]
+    is_foreign = any(each.startswith("on_") for each in foreign)
+    if not is_foreign and attributes & {*HOOKS, "state_dict"} - {"evaluate", *SINCE}:
         return  # unmarked hooks are warned of
     text = f"{reprlib.repr(plugin)} ({describe(plugin)})"
     if isinstance(plugin, str):
         raise PluginError(
             f"{text} is no plugin but a name; pass an instance, or the name in plugins="
         )
-    also = "".join(
-        f", but {each}{hint_for(each)}" for each in sorted(attributes & FOREIGN.keys())
-    )
+    # Three tell whose callback it is; the base class of one has them all.
+    known = ", ".join(f"{each}{hint_for(each)}" for each in foreign[:3])
     raise PluginError(
-        f"{text} has no hook{also}; pass an instance of a class that "
-        "derives from training.Callback, or whose methods carry @training.hookimpl"
+        f"{text} has no hook{known and f', but {known}'}; pass an instance of a class "
+        "that derives from training.Callback, or whose methods carry @training.hookimpl"
     )

@@ -73,7 +73,6 @@ def checked_name(plugin: Any, name: str | None) -> str:
         api_mistake,
         declared_mistake,
         refuse_misspelt_hooks,
-        warn_of_unmarked,
     )
 
     # First: all that follows would be asked of the class.
@@ -108,8 +107,6 @@ def checked_name(plugin: Any, name: str | None) -> str:
         raise PluginError(f"plugin {name!r} ({describe(plugin)}) {complaint}")
     if isinstance(plugin, Callback):
         refuse_misspelt_hooks(plugin, name)
-    else:
-        warn_of_unmarked(plugin, name)
     return name
 
 
@@ -121,7 +118,7 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
             filled, a value or a function of a kind that is not called, an object that
             has no hook at all, or ``ranks`` that the plugin cannot keep to.
     """
-    from training.bus.declared import refuse_without_hooks
+    from training.bus.declared import refuse_without_hooks, warn_of_unmarked
     from training.bus.methods import method_mistake
 
     hooks = Hooks(plugin)
@@ -153,6 +150,8 @@ def hooks_of(manager: pluggy.PluginManager, plugin: Any, name: str) -> Hooks:
         raise PluginError(f"plugin {name!r} ({describe(plugin)}) {complaint}")
     if not hooks.marks:
         refuse_without_hooks(plugin, name)
+    if not isinstance(plugin, Callback):
+        warn_of_unmarked(plugin, name)
     return hooks
 
 

@@ -198,7 +198,13 @@ class _StepForward:
             batch = batch.copy()
         elif is_dict(kind):
             batch = shallow_copy(batch)
+        in_eval = not model.training
         result = self._step_fn(model, batch)
+        if in_eval and model.training:
+            raise ConfigError(
+                "step_fn put the model into train mode where it is measured in eval "
+                "mode; leave model.train() out: the trainer does it before it trains"
+            )
         if first is not None and gradient is not None and first.grad is None:
             raise ConfigError(
                 "step_fn cleared the gradients of its window, as zero_grad() does; "

@@ -94,9 +94,8 @@ class Loop:
 
     def _run_epoch(self) -> None:
         """Run the epoch, or its remainder; stop inside it only at a boundary."""
-        started = time.perf_counter()
-        progress, to_restore = self.state.progress, self.state.to_restore
-        skip = progress.batch
+        started, progress = time.perf_counter(), self.state.progress
+        to_restore, skip = self.state.to_restore, progress.batch
         # Between epochs before the event, so that a hook may change it for this one.
         if not skip:
             self._catch_up()
@@ -142,6 +141,8 @@ class Loop:
                 self._serve_requests()
                 if requests.stop is not None:
                     return False
+            if not trainer.model.training:
+                self.modes.hold()
             # Now, never before: it may measure, with the weights of this moment.
             try:
                 weight = weigher.weigh(host, origin)
@@ -264,8 +265,7 @@ class Loop:
         reason = "; ".join(filter(None, (end, asked)))
         trainer, state, latest = self.trainer, self.state, self.state.metrics
         results: list[tuple[str, Any]] = [("trainer", means)]
-        # Training draws the same numbers however often it is measured; and one that is
-        # abandoned is made again on resuming, from the same ones.
+        # Training draws the same numbers however often it is measured, or abandoned.
         self.is_evaluating, self.row_is_due = True, means is not None
         try:
             with self.draws.put_back(), self.draws.undrawn(), self.modes.evaluation():

@@ -20,6 +20,9 @@ SECOND_OPTIMIZER: Final = (
 _OPTIMIZER = "that of optimizer=..., which you build, as torch.optim.AdamW"
 _LOADER = "the {0} of the DataLoader that is train_dataloader=..."
 _EPOCHS, _EVERY = "num_epochs=...", "gradient_accumulation_steps=..."
+_EVERY_STEPS = "callbacks=[EvaluationCallback(every_n_steps=100)]"
+_STEP_LOG = "callbacks=[CSVLoggerCallback(every_n_steps=10)]"
+_WARMUP = "callbacks=[LearningRateSchedulerCallback(type='linear', warmup=0.1)]"
 _TRAIN, _VAL = "train_dataloader=DataLoader(...)", "val_dataloader=DataLoader(...)"
 
 #: An argument of another trainer -> what it is here; the page for who comes from
@@ -30,9 +33,15 @@ NAMES: Final[Mapping[str, str]] = {
     "accumulate_grad_batches": _EVERY,
     "gradient_clip_val": "max_grad_norm=...",
     "default_root_dir": "save_dir=...",
+    "check_val_every_n_epoch": "callbacks=[EvaluationCallback(every_n_epochs=2)]",
+    "val_check_interval": _EVERY_STEPS,
+    "log_every_n_steps": _STEP_LOG,
+    "limit_train_batches": "max_steps=..., or a smaller loader",
+    **dict.fromkeys(("enable_progress_bar", "disable_tqdm"), 'plugins=["no:progress"]'),
     **dict.fromkeys(("accelerator", "devices"), "device=..."),
     **dict.fromkeys(("logger", "report_to"), "plugins=[...] or callbacks=[...]"),
     # transformers.
+    "args": "an argument for each of what that holds, such as num_epochs=...",
     "num_train_epochs": _EPOCHS,
     "output_dir": "save_dir=...",
     "per_device_train_batch_size": _LOADER.format("batch_size"),
@@ -43,7 +52,16 @@ NAMES: Final[Mapping[str, str]] = {
     "torch_compile": "compile=...",
     "compute_loss_func": "loss_fn=...",
     "compute_metrics": "callbacks=[EvaluationCallback(metrics=[...])]",
-    "processing_class": "processor=...",
+    **dict.fromkeys(("processing_class", "tokenizer"), "processor=..."),
+    **dict.fromkeys(("eval_strategy", "eval_steps"), _EVERY_STEPS),
+    **dict.fromkeys(("lr_scheduler_type", "warmup_steps", "warmup_ratio"), _WARMUP),
+    "logging_steps": _STEP_LOG,
+    "save_steps": "callbacks=[ModelCheckpointCallback(every_n_steps=100)]",
+    "save_total_limit": "callbacks=[ModelCheckpointCallback(save_top_k=3)]",
+    "metric_for_best_model": "callbacks=[ModelCheckpointCallback(monitor='accuracy', "
+    "mode='max')]",
+    "load_best_model_at_end": "trainer.load_checkpoint(PATH, weights_only=True) behind "
+    "train(), with the best_path of a ModelCheckpointCallback",
     # Anybody's.
     **dict.fromkeys(("epochs", "n_epochs"), _EPOCHS),
     **dict.fromkeys(("learning_rate", "lr", "weight_decay"), _OPTIMIZER),

@@ -52,11 +52,11 @@ class Modes:
         self._roots, self._loss = roots, loss
         self._resting: set[nn.Module] = set()
         self._frozen: set[nn.Module] = set()
-        self._is_told = False
+        self._is_told = self._is_held = self._is_at_rest = False
 
     def begin(self) -> None:
-        """Begin a run: what rests in it, as in the one before, is told anew."""
-        self._is_told = False
+        """Begin a run: what is told once in each is told anew."""
+        self._is_told = self._is_held = False
 
     def train(self) -> None:
         """Put all into train mode that does not rest; call it when an epoch begins."""
@@ -68,6 +68,23 @@ class Modes:
         thawed, self._frozen = self._frozen, self._marked()
         for module in (self._resting - thawed) | self._frozen:
             module.training = False
+        self._is_at_rest = not self._roots["model"].training
+
+    def hold(self) -> None:
+        """Go back into train mode unless the model rests as a whole.
+
+        Call it before a batch that comes while the model is in eval mode.
+        """
+        if self._is_at_rest:
+            return
+        if not self._is_held:
+            log.warning(
+                "the model was left in eval mode between two batches, by a hook or by "
+                "step_fn, and goes back into train mode; call eval() within "
+                "'with trainer.modes.evaluation():', which puts modes back"
+            )
+        self._is_held = True
+        self.train()
 
     def in_eval(self) -> list[str]:
         """Return the names of the modules that rest while the run trains."""

@@ -168,6 +168,29 @@ def test_r12_what_rests_rests_on_whatever_an_evaluation_leaves(hook: str) -> Non
     assert sees.seen == [{"body.1"}] * 12
 
 
+@pytest.mark.parametrize("hook", ["on_batch_begin", "on_batch_end", "on_step_end"])
+def test_a_model_that_a_hook_leaves_in_eval_mode_goes_back_before_the_next_batch(
+    hook: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def leave(self: Callback, trainer: Trainer) -> None:
+        trainer.model.eval()
+
+    leaves = type("Leaves", (Callback,), {hook: leave, "after": ("Sees",)})
+    sees = Sees()
+    straight = make(with_norm_in_eval(Net()), sees, leaves(), SavesEverywhere(tmp_path))
+    straight.train()
+    assert sees.seen == [{"body.1"}] * 12
+    assert caplog.text.count("was left in eval mode between two batches") == 1
+    ignored = frozenset({"seconds", "requests", "distributions"})
+    for path in sorted(tmp_path.iterdir()):
+        resumed = make(with_norm_in_eval(Net()), leaves())
+        resumed.load_checkpoint(path)
+        resumed.train()
+        found = first_difference(capture(resumed), capture(straight), ignored=ignored)
+        assert found is None, path.name
+    assert len(list(tmp_path.iterdir())) == 12
+
+
 @pytest.mark.parametrize("again", [False, True], ids=["once", "again when resumed"])
 def test_r12_every_boundary_resumes_what_a_plugin_put_to_rest(
     tmp_path: Path, again: bool

@@ -1,4 +1,4 @@
-"""Tell of a ``step_fn`` that goes backward by itself: the trainer does it once more."""
+"""Tell of a ``step_fn`` that does the trainer's work: goes backward, moves rates."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ TWICE = (
     "step_fn called backward(); leave that out, unless it is of another loss than the "
     "one returned: the trainer goes backward from that, and the gradients are added up"
 )
+RATES = (
+    "step_fn changed a learning rate, as scheduler.step() does; leave that out, unless "
+    "it is a function of trainer.step: step_fn is called once a batch, to evaluate and "
+    "to measure, too, and no checkpoint has its scheduler; pass it as scheduler=..."
+)
 
 
-class OwnBackward:
-    """Sees whether gradients are there before the trainer goes backward from a batch.
+class OwnWork:
+    """Sees whether gradients are there, or rates are others, behind a ``step_fn``.
 
     It looks at the first batch, and has taken itself off the window by its end.
 
@@ -33,9 +38,11 @@ class OwnBackward:
         window.forward, window.backward = self._compute, self._go_back  # type: ignore[method-assign]
 
     def _compute(self, *given: Any) -> Any:
-        was_clear = not self._has_gradients()
+        was_clear, rates = not self._has_gradients(), self._rates()
         computed = self._forward(*given)
         self._is_met = was_clear and self._has_gradients()
+        if self._rates() != rates:
+            log.warning("%s", RATES)
         return computed
 
     def _go_back(self, batch: Any, weight: float) -> Tensor:
@@ -58,3 +65,6 @@ class OwnBackward:
         groups = self._window.optimizer.param_groups
         found = [each.grad for group in groups for each in group["params"]]
         return any(each is not None and bool(each.norm() != 0) for each in found)
+
+    def _rates(self) -> list[float]:
+        return [float(group["lr"]) for group in self._window.optimizer.param_groups]

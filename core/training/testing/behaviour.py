@@ -59,14 +59,25 @@ def check_signatures(case: Case) -> list[str]:
 @contextmanager
 def _keeping_warnings(kept: list[str]) -> Iterator[None]:
     """Add to ``kept`` what the bus logs: nobody sees the log of tests that pass."""
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: kept.append(record.getMessage())  # type: ignore[method-assign]
+    handler = _Keeper(kept)
     logger = logging.getLogger("training.bus")
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+class _Keeper(logging.Handler):
+    """Adds to ``kept`` what is warned of."""
+
+    def __init__(self, kept: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._kept = kept
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep its message."""
+        self._kept.append(record.getMessage())
 
 
 def check_state(case: Case) -> list[str]:

@@ -19,6 +19,7 @@ from training.bus.conditions import is_heard
 from training.bus.made_parts import noted
 from training.checkpoint.optimizer_state import check_parameters
 from training.checkpoint.settings import require_same, set_before_hooks
+from training.checkpoint.trained import tell_untrained
 from training.errors import CheckpointError
 from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
@@ -257,7 +258,8 @@ class Run:
             bus.on_setup(trainer)
         self.is_set_up = True
         self._require_same()  # again: a plugin may have frozen a layer on one of them
-        check_parameters(trainer, tell_untrained=True)
+        check_parameters(trainer)
+        tell_untrained(trainer)
         self.window = window = self._make_window(module)
         self._prepare_weigher(feed, window)
         self._learn_metric_names()

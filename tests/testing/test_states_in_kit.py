@@ -229,6 +229,34 @@ def test_a_resumed_run_goes_on_with_the_id_and_the_rest_that_were_saved(
         assert_plugin_conforms(plugin, skip=set(CHECKS) - {"signatures", "resume"})
 
 
+class Nudges(Named):
+    mutates = ("parameters",)
+
+    @torch.no_grad()
+    def on_step_end(self, trainer: Any) -> None:
+        next(trainer.model.parameters()).add_(0.01)
+
+
+class HalvesTheRate(Named):
+    mutates = ("optimizer",)
+
+    def on_epoch_begin(self, trainer: Any) -> None:
+        trainer.optimizer.param_groups[0]["lr"] = 0.01 / 2**trainer.epoch
+
+
+@pytest.mark.parametrize("plugin", [Nudges, HalvesTheRate])
+def test_what_changes_training_says_so_beside_what_it_mutates(
+    plugin: type[Any], assert_plugin_conforms: Callable[..., None]
+) -> None:
+    others = set(CHECKS) - {"signatures", "mutation"}
+    with pytest.raises(
+        AssertionError, match=r"otherwise: .*; say `alters_training = T"
+    ):
+        assert_plugin_conforms(plugin, skip=others)
+    says = type("Says", (plugin,), {"alters_training": True})
+    assert_plugin_conforms(says, skip=others)
+
+
 class FailsByItself(Named):
     def on_step_end(self) -> None:
         raise ConnectionError("nobody listens")

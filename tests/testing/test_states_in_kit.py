@@ -257,6 +257,18 @@ def test_what_changes_training_says_so_beside_what_it_mutates(
     assert_plugin_conforms(says, skip=others)
 
 
+class EndsBeforeAStep(Named):
+    def on_train_begin(self, trainer: Any) -> None:
+        trainer.request_stop("nothing is left to do")
+
+
+def test_who_ends_a_run_before_its_first_step_conforms(
+    assert_plugin_conforms: Callable[..., None],
+) -> None:
+    others = set(CHECKS) - {"signatures", "resume"}
+    assert_plugin_conforms(EndsBeforeAStep, skip=others)
+
+
 class FailsByItself(Named):
     def on_step_end(self) -> None:
         raise ConnectionError("nobody listens")

@@ -153,7 +153,7 @@ def _cut_short(case: Case, whole: Trainer, name: str) -> list[str]:
     length = whole.steps_per_epoch
     first = whole.step - (whole.step - 1) % (length or 1)
     for cut in sorted({whole.step - 1, first}, reverse=True):
-        if not length or cut % length == 0 or cut == whole.step:
+        if not length or cut < 1 or cut % length == 0 or cut == whole.step:
             continue
         ends = BoundarySaver(case.folder / f"ends_{cut}", name, cut=cut)
         case.trainer(f"cut_{cut}", case.make(), ends).train()

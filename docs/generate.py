@@ -91,7 +91,8 @@ whose window, wrapper or engine is in the run is not taken out of it: its part w
 hook and step. The class attribute `failure`, or `on_failure` in a configuration, says
 what follows. `"fatal"`: the run ends; `on_exception` and `on_close` of all plugins are
 called, and the original error is raised, with later ones attached. `"isolate"`: one
-warning with the traceback, and the run goes on; after three failures in it, or one in
+warning, with the traceback unless it is an `OSError` (a network, a disk) or an error of
+`training` (at level debug all have theirs), and the run goes on; after three failures in it, or one in
 `on_setup` or `on_train_begin`, the plugin is closed and switched off. KeyboardInterrupt
 and SystemExit always end the run, and so does a `ConfigError` in `on_setup` or
 `on_train_begin`: nothing is lost yet, and the user can mend it. `state_dict` and

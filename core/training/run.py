@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,8 +17,8 @@ from training.builtin.runs_at_once import among_others, seed_run
 from training.builtin.unsaved import watch_unsaved
 from training.bus.conditions import is_heard
 from training.bus.made_parts import noted
-from training.checkpoint.optimizer_state import check_parameters
 from training.checkpoint.settings import require_same, set_before_hooks
+from training.checkpoint.trained import Untrained
 from training.errors import CheckpointError
 from training.feed.divided_loader import epoch_loader
 from training.feed.feed import Feed
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from training.checkpoint.resumption import Resumption
-    from training.feed.workers import Watched
+    from training.feed.workers import Pass
     from training.loop.forward import Forward
     from training.loop.precision import Precision
     from training.loop.run_state import RunState
@@ -101,6 +101,7 @@ class Run:
         self.feed: Feed | None = None
         self.window: Window | None = None
         self.loop: Loop | None = None
+        self._look_at_thawed: Callable[[], None] = lambda: None
         self.is_set_up = False
         self.seconds = 0.0
         #: Of each process's loader, where these are parts already.
@@ -196,8 +197,8 @@ class Run:
         return loop is not None and loop.is_extra and loop.row_is_due
 
     @property
-    def watched(self) -> Watched | None:
-        """The batches of the epoch under way, where they come from indices."""
+    def watched(self) -> Pass | None:
+        """The batches of the epoch under way; None for those of a list."""
         return None if self.feed is None else self.feed.watched
 
     def abandon(self, together: bool) -> None:
@@ -257,7 +258,7 @@ class Run:
             bus.on_setup(trainer)
         self.is_set_up = True
         self._require_same()  # again: a plugin may have frozen a layer on one of them
-        check_parameters(trainer, tell_untrained=True)
+        self._look_at_thawed = Untrained(trainer).look
         self.window = window = self._make_window(module)
         self._prepare_weigher(feed, window)
         self._learn_metric_names()
@@ -376,6 +377,7 @@ class Run:
     def _catch_up(self) -> None:
         if self.resumption is not None:
             self.resumption.catch_up()
+        self._look_at_thawed()
 
     def _is_done(self) -> bool:
         progress = self.state.progress

@@ -13,7 +13,7 @@ from training.signals.handlers import signal_of
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
-    from training.feed.workers import Watched
+    from training.feed.workers import Pass
     from training.loop.loop import Loop
 
 __all__ = ["note_batches", "tear_down"]
@@ -22,9 +22,7 @@ __all__ = ["note_batches", "tear_down"]
 MOST_PLACES = 4
 
 
-def note_batches(
-    error: BaseException, loop: Loop | None, watched: Watched | None
-) -> None:
+def note_batches(error: BaseException, loop: Loop | None, watched: Pass | None) -> None:
     """Note on ``error`` the step, and the batches, whose computing raised it.
 
     Args:
@@ -60,7 +58,7 @@ def note_batches(
 
 
 def tear_down(
-    trainer: Checkpointable, failure: BaseException | None, watched: Watched | None
+    trainer: Checkpointable, failure: BaseException | None, watched: Pass | None
 ) -> BaseException | None:
     """Tell plugins of ``failure`` and close them; return what is to be raised.
 
@@ -111,7 +109,7 @@ def _joined(
     return failure
 
 
-def _explained(error: BaseException, watched: Watched | None) -> BaseException:
+def _explained(error: BaseException, watched: Pass | None) -> BaseException:
     """Return ``error`` with what a person needs, or what to raise in its place."""
     try:
         loss: BaseException | None = None if watched is None else watched.loss(error)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from urllib.error import URLError
+
 import pytest
 from bus.named import Named, emit
 
@@ -27,6 +30,27 @@ def test_an_isolated_failure_warns_once_and_the_others_are_called(
     emit(bus)
     assert heard == ["b", "b"]
     assert caplog.text.count("plugin 'a' failed in on_epoch_end") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "lines"),
+    [
+        pytest.param(RuntimeError("boom"), logging.INFO, True, id="a bug"),
+        pytest.param(URLError("no route"), logging.INFO, False, id="a network"),
+        pytest.param(PluginError("say where"), logging.INFO, False, id="a sentence"),
+        pytest.param(URLError("no route"), logging.DEBUG, True, id="asked for"),
+    ],
+)
+def test_only_a_bug_is_told_with_its_traceback_unless_the_log_is_at_debug(
+    caplog: pytest.LogCaptureFixture, error: Exception, level: int, lines: bool
+) -> None:
+    bus, fails = Bus(), Fails("a")
+    fails.error = error
+    bus.register(fails)
+    with caplog.at_level(level, "training.bus"):
+        emit(bus)
+    assert ("Traceback" in caplog.text) == lines
+    assert f"the run goes on without that call: {error!r}" in caplog.text
 
 
 def test_an_isolated_plugin_is_switched_off_after_three_failures(

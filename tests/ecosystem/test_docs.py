@@ -20,6 +20,13 @@ from training.app.config.guide_keys import GUIDE_KEYS
 from training.app.config.schema import Config
 from training.discovery.specs import PluginSpec
 from training.hookspecs import HOOKS
+from training.testing import (
+    CHECKS,
+    assert_no_waits,
+    assert_plugin_conforms,
+    run_events,
+    tiny_trainer,
+)
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -125,3 +132,19 @@ def test_every_block_of_writing_a_plugin_does_what_it_says(
             for line in expected:
                 assert line in done.stdout, done.stdout
             folder = Path(place.read_text().strip())
+
+
+def test_the_manual_names_each_argument_and_check_of_the_kit() -> None:
+    text = (DOCS / "writing-a-plugin.md").read_text(encoding="utf-8")
+    _, _, part = text.partition("\n## What the kit takes\n")
+    told, _, _ = part.partition("\n## ")
+    for function in (assert_plugin_conforms, tiny_trainer, run_events, assert_no_waits):
+        rows = [row for row in told.splitlines() if f"| `{function.__name__}(" in row]
+        assert len(rows) == 1
+        for argument in inspect.signature(function).parameters.values():
+            name, default = argument.name, argument.default
+            if argument.kind is argument.VAR_KEYWORD or name == "callbacks":
+                continue  # told as "others", or by what they are
+            is_told = isinstance(default, (int, tuple))
+            assert (f"{name}={default!r}" if is_told else f"{name}") in told
+    assert all(f"`{name}`" in told for name in CHECKS)

@@ -309,14 +309,15 @@ def test_a_faulty_plugin_is_found_out(
 
 
 MUTATES = {"mutates": ("parameters", "gradients", "optimizer")}
+ALTERS = {**MUTATES, "alters_training": True}
 
 
 @pytest.mark.parametrize(
     ("plugin", "declared"),
     [
-        (ChangesWeights, MUTATES),
-        (ChangesGradients, MUTATES),
-        (ChangesTheRate, MUTATES),
+        (ChangesWeights, ALTERS),
+        (ChangesGradients, {"mutates": ("gradients",)}),
+        (ChangesTheRate, ALTERS),
         (ReadsTheLoss, {"reads_device": ("on_batch_end",)}),
         (AsksAndHalvesMomenta, MUTATES),
         (AsksAndClampsTheBatch, {"alters_training": True}),

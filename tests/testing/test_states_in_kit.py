@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -172,6 +174,129 @@ def test_it_is_said_what_is_wrong_and_where_it_belongs(
 ) -> None:
     with pytest.raises(AssertionError, match=words):
         assert_plugin_conforms(plugin)
+
+
+class Tracks(Named):
+    """Has an id of its own in each run, and keeps the time."""
+
+    def on_setup(self) -> None:
+        self.id: str | None = None
+        self.start, self.spent = time.perf_counter(), 0.0
+
+    def on_train_begin(self) -> None:
+        self.id = self.id or uuid.uuid4().hex
+
+    def state_dict(self) -> dict[str, Any]:
+        spent = self.spent + time.perf_counter() - self.start
+        return {"id": self.id, "spent": spent}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.id, self.spent = state["id"], state["spent"]
+
+
+class TracksAnew(Tracks):
+    def load_state_dict(self, state: Any) -> None:
+        self.spent = state["spent"]
+
+
+class ForgetsItsCount(Tracks):
+    """Keeps beside the id what each equal run has alike, and forgets that."""
+
+    def on_train_begin(self) -> None:
+        super().on_train_begin()
+        self.steps = 0
+
+    def on_step_end(self) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "steps": getattr(self, "steps", 0)}
+
+
+def test_what_each_run_has_its_own_of_is_compared_with_no_other_run(
+    assert_plugin_conforms: Callable[..., None],
+) -> None:
+    assert_plugin_conforms(Tracks, skip=["cost", "processes"])
+
+
+@pytest.mark.parametrize(
+    ("plugin", "words"), [(TracksAnew, "value.id is '"), (ForgetsItsCount, "value.ste")]
+)
+def test_a_resumed_run_goes_on_with_the_id_and_the_rest_that_were_saved(
+    plugin: type[Any], words: str, assert_plugin_conforms: Callable[..., None]
+) -> None:
+    with pytest.raises(AssertionError, match=f"resume: after .*state: {words}"):
+        assert_plugin_conforms(plugin, skip=set(CHECKS) - {"signatures", "resume"})
+
+
+class Nudges(Named):
+    mutates = ("parameters",)
+
+    @torch.no_grad()
+    def on_step_end(self, trainer: Any) -> None:
+        next(trainer.model.parameters()).add_(0.01)
+
+
+class HalvesTheRate(Named):
+    mutates = ("optimizer",)
+
+    def on_epoch_begin(self, trainer: Any) -> None:
+        trainer.optimizer.param_groups[0]["lr"] = 0.01 / 2**trainer.epoch
+
+
+@pytest.mark.parametrize("plugin", [Nudges, HalvesTheRate])
+def test_what_changes_training_says_so_beside_what_it_mutates(
+    plugin: type[Any], assert_plugin_conforms: Callable[..., None]
+) -> None:
+    others = set(CHECKS) - {"signatures", "mutation"}
+    with pytest.raises(
+        AssertionError, match=r"otherwise: .*; say `alters_training = T"
+    ):
+        assert_plugin_conforms(plugin, skip=others)
+    says = type("Says", (plugin,), {"alters_training": True})
+    assert_plugin_conforms(says, skip=others)
+
+
+class EndsBeforeAStep(Named):
+    def on_train_begin(self, trainer: Any) -> None:
+        trainer.request_stop("nothing is left to do")
+
+
+def test_who_ends_a_run_before_its_first_step_conforms(
+    assert_plugin_conforms: Callable[..., None],
+) -> None:
+    others = set(CHECKS) - {"signatures", "resume"}
+    assert_plugin_conforms(EndsBeforeAStep, skip=others)
+
+
+class FailsByItself(Named):
+    def on_step_end(self) -> None:
+        raise ConnectionError("nobody listens")
+
+
+class FailsBesideOne(Named):
+    @hookimpl(wrapper=True)
+    def evaluate(self) -> Any:
+        try:
+            return (yield)
+        except BaseException:
+            raise ConnectionError("nobody listens") from None
+
+
+@pytest.mark.parametrize("plugin", [FailsByItself, FailsBesideOne])
+def test_what_a_plugin_raises_by_itself_is_told_once_and_hides_no_neighbour_s(
+    plugin: type[Any], assert_plugin_conforms: Callable[..., None]
+) -> None:
+    checks = {"signatures", "state", "neighbours"}
+    with pytest.raises(AssertionError) as raised:
+        assert_plugin_conforms(plugin, skip=set(CHECKS) - checks)
+    told = str(raised.value).splitlines()[1:]
+    if plugin is FailsByItself:
+        assert len(told) == 1
+        assert told[0].startswith("state: ConnectionError: nobody listens raised by")
+    else:
+        words = "neighbours: when a neighbour raises in evaluate: then its wrapper"
+        assert all(each.startswith(words) for each in told)
 
 
 def test_a_state_that_is_no_mapping_is_told_once(

@@ -39,7 +39,7 @@ from training.errors import ConfigError, PluginError, did_you_mean
 from training.hooks.answers import checked_answer
 from training.hooks.asked import NEVER_MISSED
 from training.hookspecs import HOOKS, PROJECT
-from training.messages.error_texts import add_note, repr_of
+from training.messages.error_texts import add_note, bug_in, repr_of
 
 if TYPE_CHECKING:
     from training.bus.meter import Meter
@@ -337,7 +337,7 @@ class Bus(Slots):
         times = self.failures[name] = self.failures.get(name, 0) + 1
         if times == 1:
             told = "plugin %r failed in %s, the run goes on without that call: %s"
-            log.warning(told, name, hook, repr_of(error), exc_info=error)
+            log.warning(told, name, hook, repr_of(error), exc_info=bug_in(error, log))
         if (is_beginning or times >= MAX_FAILURES) and name in self._plugins:
             # Switched off it would be in no checkpoint, and its part still in the run.
             if hook != "on_close" and (made := removal_obstacle(name, self.made)):

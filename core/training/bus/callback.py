@@ -57,6 +57,7 @@ class Callback:
     consumes: ClassVar[tuple[str, ...]] = ()
     #: Whether weights would differ without it, as with other batches or another model:
     #: a checkpoint of a run with it is resumed without it only if that is consented to.
+    #: Who says "gradients" in ``mutates`` has said it.
     alters_training: ClassVar[bool] = False
     #: Options of the optimizer's groups, such as "max_lr", that its ``load_state_dict``
     #: compares: elsewhere they are compared as settings of the run.

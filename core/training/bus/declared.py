@@ -100,6 +100,15 @@ def _misspelt(plugin: Any) -> str:
     return ""
 
 
+def alters_training(plugin: Any) -> bool:
+    """Whether a run without ``plugin`` would train other weights, as far as it says.
+
+    Gradients are there for training alone: who changes them need not say it twice.
+    """
+    says = bool(getattr(plugin, "alters_training", False))
+    return says or "gradients" in getattr(plugin, "mutates", ())
+
+
 def _odd_value(plugin: Any) -> str:
     """Return what is said of a value that lists what there is not, or ``""``."""
     for name, choices in _CHOICES.items():

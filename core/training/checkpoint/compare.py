@@ -55,6 +55,19 @@ def first_difference(
     return None
 
 
+def entries_of_each(left: Mapping[str, Any], right: Mapping[str, Any]) -> set[str]:
+    """Return the names of entries that two equal runs have each their own of.
+
+    An id that a run has drawn for itself is one, or a time that it took: of no other
+    run can it be expected.
+    """
+    return {
+        name
+        for name in {**left, **right}
+        if first_difference(left.get(name), right.get(name), ignored=frozenset())
+    }
+
+
 def _tensors(left: Tensor, right: Tensor, where: str) -> str | None:
     if left.dtype != right.dtype or left.shape != right.shape:
         return (

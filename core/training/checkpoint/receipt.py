@@ -35,6 +35,7 @@ class Receipt:
         added: plugins that are active and were not; they start afresh.
         returned: the same, with a state from before they were away.
         removed: plugins that were active and are not; their state is carried along.
+        mutated: what of the run those could change, by name.
         upgraded: ``"name 1.0 -> 1.1"`` of plugins of another version.
         stopped_by: who had ended the saved run and why, or None.
         weights_are: ``"live"``, or which weights a plugin had put in place.
@@ -48,6 +49,7 @@ class Receipt:
     added: tuple[str, ...] = ()
     returned: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    mutated: Mapping[str, str] = field(default_factory=dict)
     upgraded: tuple[str, ...] = ()
     stopped_by: str | None = None
     weights_are: str = "live"
@@ -61,7 +63,10 @@ class Receipt:
         lines += [f"setting {change}" for change in self.changes]
         lines += [f"plugin {name} is new and starts afresh" for name in self.added]
         lines += [RETURNED.format(name) for name in self.returned]
-        lines += [f"plugin {name} is no longer active" for name in self.removed]
+        for name in self.removed:
+            what = self.mutated.get(name)
+            could = f", which could change {what}," if what else ""
+            lines.append(f"plugin {name}{could} is no longer active")
         lines += [f"plugin {each}" for each in self.upgraded]
         if self.stopped_by is not None:
             lines.append(f"that run was stopped by {self.stopped_by}")
@@ -95,6 +100,7 @@ def receipt_of(
         added=tuple(name for name in new if name not in returned),
         returned=tuple(returned),
         removed=tuple(name for name in was if name not in now),
+        mutated={name: entry.get("mutates") or "" for name, entry in was.items()},
         upgraded=tuple(
             f"{name} {was[name].get('version')} -> {now[name]['version']}"
             for name in both

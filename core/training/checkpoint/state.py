@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from training.bus.declared import alters_training
 from training.checkpoint.catch_up import switches
 from training.checkpoint.fitting import misfit, reshaped
 from training.checkpoint.optimizer_state import named_state, names_of
@@ -106,9 +107,7 @@ def _own_state(trainer: Checkpointable) -> dict[str, Any]:
         "distributions": {
             name: {
                 **entry,
-                "alters_training": bool(
-                    getattr(trainer.plugins[name], "alters_training", False)
-                ),
+                "alters_training": alters_training(trainer.plugins[name]),
                 "mutates": ", ".join(getattr(trainer.plugins[name], "mutates", ())),
             }
             for name, entry in describe_plugins(trainer.plugins).items()

@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 
+from training.errors import TrainbusError
+
 __all__ = [
     "add_note",
+    "bug_in",
     "error_text",
     "notes_of",
     "printable",
@@ -82,3 +85,13 @@ def tell(error: BaseException, note: str) -> None:
         log.warning("%s", note)
     else:
         add_note(error, note)
+
+
+def bug_in(error: BaseException, log: logging.Logger) -> BaseException | None:
+    """Return ``error`` if whoever reads of it needs its traceback, else None.
+
+    A bug needs it. What a disk or a network did, and what an error of ours says, is all
+    in the words: a log at level debug has the traceback nevertheless.
+    """
+    is_bug = not isinstance(error, (OSError, TrainbusError))
+    return error if is_bug or log.isEnabledFor(logging.DEBUG) else None

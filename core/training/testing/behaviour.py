@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import shutil
@@ -15,13 +16,14 @@ import torch
 from training.bus.bus import Bus
 from training.bus.callback import Callback
 from training.bus.declared import api_mistake
+from training.checkpoint.compare import entries_of_each
 from training.checkpoint.storable import OF_STATE, describe_foreign, foreign_value
 from training.discovery.signature import signature_mistakes
 from training.hardware.rng import rng_state
 from training.loop.requests import Abandoned
 from training.messages.error_texts import add_note, notes_of, repr_of
 from training.testing.case import Case
-from training.testing.equality import difference, run_difference
+from training.testing.equality import difference, run_difference, state_of, without
 from training.trainer import Trainer
 
 #: Events at which a neighbour raises, one run each.
@@ -59,14 +61,25 @@ def check_signatures(case: Case) -> list[str]:
 @contextmanager
 def _keeping_warnings(kept: list[str]) -> Iterator[None]:
     """Add to ``kept`` what the bus logs: nobody sees the log of tests that pass."""
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: kept.append(record.getMessage())  # type: ignore[method-assign]
+    handler = _Keeper(kept)
     logger = logging.getLogger("training.bus")
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+class _Keeper(logging.Handler):
+    """Adds to ``kept`` what is warned of."""
+
+    def __init__(self, kept: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._kept = kept
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep its message."""
+        self._kept.append(record.getMessage())
 
 
 def check_state(case: Case) -> list[str]:
@@ -82,8 +95,9 @@ def check_state(case: Case) -> list[str]:
     # First: what no checkpoint can hold may be of a kind that cannot be compared.
     if (foreign := foreign_value(dict(state), depth=OF_STATE)) is not None:
         return [f"in what state_dict returns {describe_foreign(*foreign)}"]
-    problems = []
-    if found := difference(dict(state), dict(plugin.state_dict())):
+    problems, own = [], case.entries_of_each_run()
+    first, second = without(state, own), without(plugin.state_dict(), own)
+    if found := difference(first, second):
         problems.append(f"asking for the state changes it: {found}")
     file = io.BytesIO()
     torch.save(dict(state), file)
@@ -98,7 +112,8 @@ def check_resume(case: Case) -> list[str]:
     """Whether a run resumed at any boundary ends like the one that went through.
 
     Its batches are shuffled: a plugin may keep some, or read them in its own order. One
-    that ``max_steps`` ends inside an epoch goes on like it, too.
+    that ``max_steps`` ends inside an epoch goes on like it, too. An id that is the same
+    from the boundary on is that of the checkpoint; what moves with a clock is free.
     """
     case = case.shuffled()
     plugin = case.make()
@@ -110,15 +125,17 @@ def check_resume(case: Case) -> list[str]:
         if "in on_metrics at step" in "".join(notes_of(error)):
             add_note(error, INSIDE)
         raise
-    problems = []
-    for boundary in saver.saved:
+    problems, own = [], case.entries_of_each_run()
+    for boundary, saved in saver.saved.items():
         fresh = case.make()
         again = BoundarySaver(case.folder / "resumed", saver.watched, keep=False)
         run = case.trainer(f"boundaries/{boundary.name}/run", fresh, again)
         run.load_checkpoint(boundary / "checkpoint.pt")
         begun = run.step
         run.train()
-        if found := run_difference(run, whole, saver.watched, begun=begun):
+        moving = own & entries_of_each(saved, state_of(whole, saver.watched))
+        found = run_difference(run, whole, saver.watched, begun=begun, own=moving)
+        if found:
             problems.append(f"after a resume at {boundary.name}, {found}")
     if problems:
         problems[0] += (
@@ -136,12 +153,12 @@ def _cut_short(case: Case, whole: Trainer, name: str) -> list[str]:
     length = whole.steps_per_epoch
     first = whole.step - (whole.step - 1) % (length or 1)
     for cut in sorted({whole.step - 1, first}, reverse=True):
-        if not length or cut % length == 0 or cut == whole.step:
+        if not length or cut < 1 or cut % length == 0 or cut == whole.step:
             continue
         ends = BoundarySaver(case.folder / f"ends_{cut}", name, cut=cut)
         case.trainer(f"cut_{cut}", case.make(), ends).train()
         again = BoundarySaver(case.folder / "again", name, keep=False)
-        place = ends.saved[-1]
+        place = [*ends.saved][-1]
         run = case.trainer(f"ends_{cut}/{place.name}/run", case.make(), again)
         run.load_checkpoint(place / "checkpoint.pt")
         run.train()
@@ -162,7 +179,7 @@ def check_second_run(case: Case) -> list[str]:
     second, reference = case.trainer("second", used), case.trainer("fresh", fresh)
     second.train()
     reference.train()
-    found = run_difference(second, reference, name)
+    found = run_difference(second, reference, name, own=case.entries_of_each_run())
     second.train()  # the same trainer once more
     return [f"in a second run of one instance, {found}"] if found else []
 
@@ -171,6 +188,9 @@ def check_neighbours(case: Case) -> list[str]:
     """Whether it closes without an error when another plugin raises.
 
     And whether it has put back by then what it had changed for an evaluation.
+
+    Raises:
+        Exception: of the plugin, by itself: no neighbour had a part in it.
     """
     problems = []
     for kind in (RuntimeError, KeyboardInterrupt):
@@ -181,6 +201,8 @@ def check_neighbours(case: Case) -> list[str]:
             try:
                 trainer.train()
             except BaseException as raised:
+                if error.__traceback__ is None:
+                    raise  # by itself: it hides nothing, and other checks say it
                 if raised is not error:
                     problems.append(f"{repr_of(raised)} hides {error!r}")
                 problems += [
@@ -211,7 +233,9 @@ def _left_changed(case: Case) -> list[str]:
     run.train()
     whole.train()
     # What was swapped in an earlier hook of the step was found so, too.
-    found = run_difference(run, whole, name, begun=begun)
+    found = run_difference(
+        run, whole, name, begun=begun, own=case.entries_of_each_run()
+    )
     says = "after an evaluation that is left, as for a signal, and a resume, "
     way = (
         "; change nothing for an evaluation before `evaluate`, put it back there, and "
@@ -294,7 +318,8 @@ class BoundarySaver(Callback):
         self.after = (watched,)  # type: ignore[misc]
         self.keep = keep
         self.cut = cut
-        self.saved: list[Path] = []
+        #: Place -> the state of the plugin under test that is saved there.
+        self.saved: dict[Path, Any] = {}
 
     def on_step_end(self, trainer: Any) -> None:
         """Ask for a boundary."""
@@ -313,4 +338,4 @@ class BoundarySaver(Callback):
         trainer.save_checkpoint(place / "checkpoint.pt")
         if trainer.save_dir.is_dir():
             shutil.copytree(trainer.save_dir, place / "run")
-        self.saved.append(place)
+        self.saved[place] = copy.deepcopy(state_of(trainer, self.watched))

@@ -12,6 +12,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from training.bus.registration import checked_name
+from training.checkpoint.compare import entries_of_each
+from training.testing.equality import state_of
 from training.testing.runs import tiny_trainer
 from training.testing.toys import FixedDuration, tiny_batches
 from training.trainer import Trainer
@@ -60,3 +62,14 @@ class Case:
     def name_of(self, plugin: Any) -> str:
         """Return what the plugin is called in a run."""
         return checked_name(plugin, None)
+
+    def entries_of_each_run(self) -> set[str]:
+        """Return what of its state two equal runs have each their own of."""
+        states = []
+        for name in ("one", "other"):
+            plugin = self.make()
+            trainer = self.trainer(name, plugin)
+            trainer.train()
+            states.append(state_of(trainer, self.name_of(plugin)))
+        is_compared = all(isinstance(state, Mapping) for state in states)
+        return entries_of_each(*states) if is_compared else set()

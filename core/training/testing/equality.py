@@ -16,7 +16,12 @@ def difference(one: Any, two: Any) -> str:
 
 
 def run_difference(
-    one: Any, two: Any, name: str, ignored: Collection[str] = (), begun: int = -1
+    one: Any,
+    two: Any,
+    name: str,
+    ignored: Collection[str] = (),
+    begun: int = -1,
+    own: Collection[str] = (),
 ) -> str:
     """Return where two finished runs differ, be it in who stopped them.
 
@@ -26,13 +31,14 @@ def run_difference(
         name: the plugin whose state and requests are compared.
         ignored: what is not, by the names below.
         begun: ``step`` from which one went on: there it may ask for something anew.
+        own: entries of the state that each run has its own of.
     """
     for what, values in (
         ("weights", [t.model.state_dict() for t in (one, two)]),
         ("optimizer", [state_dict_of(t.optimizer) for t in (one, two)]),
         ("history", [t.history for t in (one, two)]),
         ("stop_owner", [t.stop_owner for t in (one, two)]),
-        ("state", [state_of(t, name) for t in (one, two)]),
+        ("state", [without(state_of(t, name), own) for t in (one, two)]),
         ("requests", [_asked(t, name, begun) for t in (one, two)]),
     ):
         if what not in ignored and (found := difference(*values)):
@@ -59,3 +65,10 @@ def state_of(trainer: Any, name: str) -> Any:
     state = plugin.state_dict() if hasattr(plugin, "state_dict") else {}
     # What is no mapping is told of once, by the check of that.
     return dict(state) if isinstance(state, Mapping) else state
+
+
+def without(state: Any, names: Collection[str]) -> Any:
+    """Return a state without the entries ``names``; what is no mapping as it is."""
+    if not isinstance(state, Mapping):
+        return state
+    return {name: value for name, value in state.items() if name not in names}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from training.bus.callback import Callback
+from training.bus.declared import alters_training
 from training.bus.meter import Meter
 from training.checkpoint.optimizer_state import state_dict_of
 from training.testing.case import Case
@@ -42,21 +43,28 @@ def _changed(case: Case) -> list[str]:
     probe, trainer = _probed(case, plugin, MutationProbe())
     allowed = set(getattr(plugin, "mutates", ()))
     # What it gives the run in place of the model or the batches shows in weights alone.
-    alters = bool(getattr(plugin, "alters_training", False))
+    alters = alters_training(plugin)
     declare = "declare it in `mutates`, or leave it alone"
     problems = [
         f"{hook} changes the {what}; {WAYS_OUT.get(what, declare)}"
         for hook, what in probe.changes
         if what not in allowed and not (alters and what == "batch")
     ]
-    if not allowed and not alters and not problems:
+    if not alters and not problems:
         asks = _asking_like(probe)
         alike = [asks] if probe.asked else []  # else it would be told to hear nothing
         without = case.trainer("without", *alike, num_batches=NUM_BATCHES)
         asks.trainer = without
         without.train()
-        found = difference(_outcome(trainer), _outcome(without))
-        if found:
+        # What is changed around an evaluation, or at the end, is not trained on.
+        found = difference(*(_outcome(t, bool(allowed)) for t in (trainer, without)))
+        if found and allowed:
+            problems.append(
+                "without the plugin, with the same asked for, training goes otherwise: "
+                f"{found}; say `alters_training = True`, so that nobody resumes such a "
+                "run without it unawares"
+            )
+        elif found:
             problems.append(
                 "a run without the plugin, in which the same is asked for, ends "
                 f"differently: {found}; declare what hooks change in `mutates`, and "
@@ -122,10 +130,10 @@ def _probed(case: Case, plugin: Any, probe: P, **changes: Any) -> tuple[P, Train
     return probe, trainer
 
 
-def _outcome(trainer: Trainer) -> dict[str, Any]:
+def _outcome(trainer: Trainer, losses_alone: bool) -> dict[str, Any]:
     """Return what no observer may change."""
-    return {
-        "weights": trainer.model.state_dict(),
-        "optimizer": state_dict_of(trainer.optimizer),
-        "train_loss": [row["train_loss"] for row in trainer.history],
-    }
+    losses = {"train_loss": [row["train_loss"] for row in trainer.history]}
+    if losses_alone:
+        return losses
+    weights, optimizer = trainer.model.state_dict(), state_dict_of(trainer.optimizer)
+    return {"weights": weights, "optimizer": optimizer, **losses}

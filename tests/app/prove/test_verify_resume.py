@@ -86,3 +86,50 @@ def test_a_plugin_that_changes_training_and_keeps_no_state_is_named_first(
     assert code != 0
     assert "the resumed run is another one" in err
     assert "Forgets may change training and keeps no state: return what it" in err
+
+
+DRAWS_AN_ID = """
+import time, uuid
+from training import Callback
+
+class Tracks(Callback):
+    def on_setup(self) -> None:
+        self.id = None
+        self.seconds = 0.0
+
+    def on_train_begin(self) -> None:
+        self.id = self.id or uuid.uuid4().hex
+
+    def on_step_end(self) -> None:
+        self.seconds = time.perf_counter()
+
+    def state_dict(self):
+        return {"id": self.id, "spent": self.seconds}
+
+    def load_state_dict(self, state) -> None:
+        self.id, self.seconds = state["id"], state["spent"]
+
+class Anew(Tracks):
+    def load_state_dict(self, state) -> None:
+        self.id, self.seconds = uuid.uuid4().hex, state["spent"]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("plugin", "status"), [("Tracks", 0), ("Anew", 4)])
+def test_an_id_that_a_run_draws_goes_on_as_it_was_saved(
+    plugin: str,
+    status: int,
+    workplace: Path,
+    command: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    (workplace / "tracks.py").write_text(DRAWS_AN_ID)
+    config, _, _ = (workplace / "run.yaml").read_text().partition("plugins:")
+    plugins = f"plugins:\n  - ./tracks.py:{plugin}\n"
+    (workplace / "own.yaml").write_text(config + plugins)
+    code, _, err = command("verify-resume", "own.yaml", "--before", "1")
+    assert code == status, err
+    assert (f"plugins.{plugin}.id is '" in err) == (plugin == "Anew")

@@ -198,6 +198,26 @@ def test_c11_a_plugin_that_alters_training_is_missed(tmp_path: Path) -> None:
     assert receipt.removed == ("SavesEverywhere", "ema")
 
 
+class Changes(Callback):
+    name = "changes"
+
+
+@pytest.mark.parametrize("part", ["gradients", "parameters"])
+def test_c11_of_plugins_that_mutate_one_that_changes_gradients_is_missed(
+    tmp_path: Path, part: str
+) -> None:
+    plugin = type("Changing", (Changes,), {"mutates": (part,)})()
+    build(plugin, SavesEverywhere(tmp_path)).train()
+    if part == "gradients":
+        with pytest.raises(CheckpointError, match=r"plugins\.changes was 'active', is"):
+            build().load_checkpoint(tmp_path / "0-4.pt")
+    allowed = ["plugins.changes"] if part == "gradients" else []
+    receipt = build().load_checkpoint(tmp_path / "0-4.pt", allow_changes=allowed)
+    told = f"plugin changes, which could change {part}, is no longer active"
+    assert told in str(receipt)
+    assert "plugin SavesEverywhere is no longer active" in str(receipt)
+
+
 def absolute(model: Any, batch: Any) -> torch.Tensor:
     return (model.layers(batch[0]) - batch[1]).abs().mean()
 

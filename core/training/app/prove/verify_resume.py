@@ -78,12 +78,14 @@ def verify_resume(arguments: argparse.Namespace) -> None:
                 f"the run ended before step {arguments.before}; use a smaller --before"
             )
         resumed = _run(folder, "killed", mapping, at=None, load=str(middle), **plan)
+        middles = [_plugins_in(folder / f"{n}.pt") for n in ("straight", "killed")]
     done = straight["progress"]["step"]
     if done == arguments.before:
         raise ConfigError(
             f"the run ends at step {done}, so that nothing is left to do after it was "
             "killed; use a smaller --before"
         )
+    _expect_ids(straight, resumed, *middles)
     number = len(straight["batches"])
     straight["batches"] = straight["batches"][number - len(resumed["batches"]) :]
     for part in ORDER:
@@ -96,6 +98,37 @@ def verify_resume(arguments: argparse.Namespace) -> None:
         print(f"equal: {part}{_size(part, resumed[part])}")
     more = done - arguments.before
     print(f"{count(arguments.before, 'step')}, killed, {more} more: bit-identical")
+
+
+def _plugins_in(path: Path) -> Any:
+    from training.checkpoint_io import read_checkpoint
+
+    return read_checkpoint(path)["plugins"]
+
+
+def _expect_ids(straight: Any, resumed: Any, own: Any, saved: Any) -> None:
+    """Compare what two equal runs have each their own of with what was saved.
+
+    An id that a run has drawn for itself goes on as it was saved; what moves with a
+    clock is compared with nothing.
+
+    Args:
+        straight: what the straight run has left; changed in place.
+        resumed: what the resumed run has left; changed in place.
+        own: states of the straight run's plugins in the middle.
+        saved: those of the run that was killed there.
+    """
+    from training.checkpoint.compare import entries_of_each
+
+    for name in own.keys() & saved.keys() & straight["plugins"].keys():
+        end = straight["plugins"][name]
+        moved = entries_of_each(own[name], end)
+        for entry in entries_of_each(own[name], saved[name]):
+            if entry not in moved:
+                end[entry] = saved[name].get(entry)
+                continue
+            for each in (end, resumed["plugins"].get(name, {})):
+                each.pop(entry, None)
 
 
 HINTS = {

@@ -1,0 +1,104 @@
+"""What is thawed in a run is trained, or told of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from toy import Regression, regression_batches
+
+from trainbus_models.model_utils import freeze_model
+from training import Callback, Trainer
+
+
+def trainer_of(model: nn.Module, parameters: Any, *callbacks: Any) -> Trainer:
+    return Trainer(
+        model,
+        regression_batches(),
+        optimizer=torch.optim.SGD(parameters, lr=0.1),
+        callbacks=list(callbacks),
+        device="cpu",
+    )
+
+
+class Thaws(Callback):
+    """Thaws the head in the second of three epochs."""
+
+    name = "thaws"
+    mutates = ("parameters",)
+
+    def __init__(self, hook: str, freezes: bool = False, joins: bool = False) -> None:
+        self.hook, self.freezes, self.joins = hook, freezes, joins
+
+    def on_setup(self, trainer: Trainer) -> None:
+        if self.freezes:
+            trainer.model.layers[3].requires_grad_(False)
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        self._thaw(trainer, "on_epoch_begin")
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        self._thaw(trainer, "on_step_end")
+
+    def _thaw(self, trainer: Trainer, hook: str) -> None:
+        head = trainer.model.layers[3]
+        if (hook, trainer.epoch) == (self.hook, 1) and not head.weight.requires_grad:
+            head.requires_grad_(True)
+            if self.joins:
+                trainer.optimizer.add_param_group({"params": [*head.parameters()]})
+
+
+THAWED = "layers.3.weight, model.layers.3.bias: they came to require gradients in the"
+
+
+@pytest.mark.parametrize("hook", ["on_epoch_begin", "on_step_end"])
+@pytest.mark.parametrize("way", ["freeze_model", "by hand"])
+def test_what_is_thawed_in_a_run_and_nobody_trains_is_named_once(
+    caplog: pytest.LogCaptureFixture, hook: str, way: str
+) -> None:
+    model = Regression()
+    parameters: Any = model.parameters()
+    if way == "by hand":
+        model.layers[3].requires_grad_(False)
+        parameters = model.layers[0].parameters()
+    else:
+        freeze_model(model, ["layers.3"])
+    before = model.layers[3].weight.clone()
+    trainer = trainer_of(model, parameters, Thaws(hook))
+    trainer.num_epochs = 3
+    trainer.train()
+    assert torch.equal(model.layers[3].weight, before)
+    assert caplog.text.count(THAWED) == 1
+    assert "frozen with requires_grad_(False) in a plugin's on_setup" in caplog.text
+
+
+@pytest.mark.parametrize("way", ["frozen in on_setup", "joins"])
+def test_what_is_thawed_rightly_is_trained_and_nothing_is_said(
+    caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    model = Regression()
+    parameters: Any = model.parameters()
+    if way == "joins":
+        model.layers[3].requires_grad_(False)
+        parameters = model.layers[0].parameters()
+    before = model.layers[3].weight.clone()
+    thaws = Thaws("on_epoch_begin", freezes=way != "joins", joins=way == "joins")
+    trainer = trainer_of(model, parameters, thaws)
+    trainer.num_epochs = 2
+    trainer.train()
+    assert not torch.equal(model.layers[3].weight, before)
+    assert "require gradients" not in caplog.text
+
+
+def test_what_joins_though_it_is_marked_as_frozen_is_told_for_the_resumed_run(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Regression()
+    freeze_model(model, ["layers.3"])
+    trainer = trainer_of(model, model.parameters(), Thaws("on_epoch_begin", joins=True))
+    trainer.num_epochs = 2
+    trainer.train()
+    assert "a resumed run freezes it again: model.layers.3.weight, mod" in caplog.text
+    assert THAWED not in caplog.text

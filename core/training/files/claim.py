@@ -107,7 +107,7 @@ class Claim:
 
 
 def _unmake(folders: Iterable[Path]) -> None:
-    """Remove those that were made, from the innermost to the first that holds a thing."""
+    """Remove those that were made, from the innermost to the first not empty."""
     for folder in folders:
         if folder not in _made:
             return

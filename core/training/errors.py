@@ -6,8 +6,8 @@ a typing mistake from a broken row from a diverged run.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 # Exit codes of the command line that no error class carries.
 EXIT_DONE = 0
@@ -32,7 +32,7 @@ class PluginError(ConfigError):
 
 
 class MetricError(ConfigError):
-    """A plugin watches a metric that nobody produces."""
+    """A plugin watches a metric that nobody produces: ``"a.monitor watches ..."``."""
 
 
 class DataError(TrainbusError, ValueError):
@@ -54,7 +54,10 @@ class NonFiniteError(TrainbusError, ArithmeticError):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the nearest of ``choices``, else ``""``."""
+    """Return ``" (did you mean 'x'?)"`` for the nearest of ``choices``, else ``""``.
+
+    Of words in parts more must agree: ``loss_fn`` and ``loss_per`` share one by chance.
+    """
     known = {each.lower(): each for each in choices}
-    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    near = get_close_matches(word.lower(), known, 1, 0.7 if "_" in word else 0.6)
     return f" (did you mean {known[near[0]]!r}?)" if near else ""

@@ -136,7 +136,7 @@ def on_train_begin(trainer: TrainerView, resumed: bool) -> None:
         resumed: True after ``load_checkpoint``; then keep restored state. False:
             start afresh, also when this instance has trained before.
     Returns: ignored.
-    Order: none promised between plugins.
+    Order: none promised; another may refuse the run: write files in on_epoch_begin.
     Errors: the run ends; ``on_exception`` fires, then the error is raised.
     """
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     )
     from training.files.leftovers import sweep_leftovers
     from training.files.lock import FolderLostError, RunLock
-    from training.files.named_paths import named_path, open_file
+    from training.files.named_paths import barrier, named_path, open_file
     from training.hardware.device import choose_device
     from training.hardware.launch import number_started
     from training.hardware.readback import Readback
@@ -111,6 +111,7 @@ PURPOSES = {
         "LazyLogs": "training.logs",
         "Readback": "training.hardware.readback",
         "Claim": "training.files.claim",
+        "barrier": "training.files.named_paths",
         "named_path": "training.files.named_paths",
         "open_file": "training.files.named_paths",
         "write_durably": "training.files.durable",
@@ -230,6 +231,7 @@ __all__ = [
     "LazyLogs",
     "Readback",
     "Claim",
+    "barrier",
     "named_path",
     "open_file",
     "write_durably",

@@ -63,7 +63,7 @@ def test_a_family_that_calls_a_task_otherwise_is_told_by_what_the_task_goes(
     Path("other.py").write_text(OWN.replace('    name = "parity"\n', ""))
     code, _, err = command("plan", "run.yaml", "--set", "task=./other.py:Parity")
     assert code == 2
-    assert "does not do the task 'Parity' (did you mean 'parity'?)" in err
+    assert "does not do the task 'Parity', but parity; those that do" in err
     assert "a class in a file goes by its `name`" in err
 
 
@@ -135,7 +135,7 @@ def test_what_no_other_program_reads_is_written_as_weights(command: Command) -> 
         ),
         pytest.param("model.type=blib", "did you mean 'blip'", id="no family"),
         pytest.param(
-            "model.type=blip", "not do the task 'parity'; those that do", id="vqa's"
+            "model.type=blip", "not do the task 'parity', but vqa; those", id="vqa's"
         ),
         pytest.param("model.widht=3", "model.widht is no option", id="no option"),
         pytest.param(

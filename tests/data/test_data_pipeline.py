@@ -319,12 +319,18 @@ def test_skip_bears_no_more_than_its_share(make):
         pipeline.setup()
 
 
+def test_a_row_that_mixes_turns_and_a_question_is_told_of_both(make):
+    mixed = {"image": "red.png", "question": "what?", "messages": []}
+    with pytest.raises(DataError, match="it has 'question' and 'messages', which is"):
+        make([row(), mixed]).setup()
+
+
 @pytest.mark.parametrize("most", [0.4, 0.3])
 def test_the_share_is_that_of_all_rows_that_are_left_out(make, tmp_path, most, caplog):
     rows = [*[row()] * 6, row(answer=""), row("no.png"), *[row("blue.png")] * 2]
     pipeline = make(rows, on_bad_row="skip", max_bad_fraction=most)
     break_image(tmp_path / "blue.png")
-    told = "2 of 10 rows of .*, beside 2 that were left out before"
+    told = "2 of 10 rows of .*, beside 2 left out before"
     if most == 0.4:
         pipeline.setup()
         assert re.search(f"{told} and are left out", caplog.text)

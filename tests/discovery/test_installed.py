@@ -174,3 +174,21 @@ def test_a_module_that_is_nowhere_gets_no_way(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("import lying_nowhere\n")
     with pytest.raises(PluginError, match=r"No module named 'lying_nowhere'$"):
         installed.load_file(f"{tmp_path}/mine.py:Mine")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "says"),
+    [
+        (
+            "task",
+            "blip",
+            "; a model family of that name is, which stands under model.t",
+        ),
+        ("model", "vqa", "; a task of that name is, which stands under task; inst"),
+        ("model", "image_classification", " (did you mean 'image_classifier'?); a tas"),
+        ("task", "nothing", "'nothing' is not installed; installed are: "),
+    ],
+)
+def test_a_name_of_another_kind_is_told_where_it_belongs(kind, name, says):
+    with pytest.raises(PluginError, match=re.escape(says)):
+        installed.find(name, kind=kind)

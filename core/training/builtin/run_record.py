@@ -103,7 +103,6 @@ class RunRecord(Callback):
         if mistake := folder_mistake(trainer.save_dir):
             raise ConfigError(mistake)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
             self._claim.take(self._folder / LOCK, trainer)
             sweep_leftovers(self._folder, RECORD)
         except OSError as error:

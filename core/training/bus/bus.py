@@ -344,7 +344,7 @@ class Bus(Slots):
                 add_note(error, f"plugin {name!r} {made}; its failure ends the run")
                 raise error
             why = f"switched off as {hook} raised {repr_of(error)}"
-            log.warning("plugin %r, failures: %d, is %s", name, times, why)
+            log.warning("plugin %r is %s; that was failure %d", name, why, times)
             self.off[name] = plugin, why
             self._switch_off(name, hook, arguments)
 

@@ -62,6 +62,8 @@ NOUNS = {
     "model": "model family",
     "reader": "reader",
 }
+#: Where a configuration names one.
+WRITTEN = {CALLBACK: "plugins", "task": "task", "model": "model.type", "reader": "data"}
 
 #: Folders whose files are offered as plugins, beside what is installed.
 _FOLDERS: list[Path] = []
@@ -146,9 +148,16 @@ def find(name: str, where: str = "plugins", kind: str = CALLBACK) -> PluginInfo:
     if missing and missing[0] not in names:
         hint += f"; run: pip install {SHIPPED[missing[0]]}"
     raise PluginError(
-        f"{where}: {NOUNS[kind]} {name!r} is not installed{hint}; "
+        f"{where}: {NOUNS[kind]} {name!r} is not installed{hint}{_elsewhere(name)}; "
         f"installed are: {', '.join(names) or 'none'}"
     )
+
+
+def _elsewhere(name: str) -> str:
+    """Return what else goes by that name, and where a configuration has such."""
+    kinds = (kind for kind in WRITTEN if any(i.name == name for i in installed(kind)))
+    told = "; a {} of that name is, which stands under {}"
+    return next((told.format(NOUNS[kind], WRITTEN[kind]) for kind in kinds), "")
 
 
 def provider(info: PluginInfo) -> str:

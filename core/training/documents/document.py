@@ -59,11 +59,18 @@ class Document:
         return self
 
     def origin(self, path: Key) -> str:
-        """Return where ``path`` was written, or what is below it, or what holds it."""
-        if path not in self.origins:
-            below = next((origin for _, origin in self._below(path)), None)
-            if below and path:
-                return below
+        """Return where ``path`` was written, or what holds it; so what is below it.
+
+        Of what several sources wrote, each is named once, with its first place.
+        """
+        if path:
+            places = [self.origins[path]] if path in self.origins else []
+            places += [origin for _, origin in self._below(path)]
+            sources = {
+                place.rpartition(":")[0] or place: place for place in reversed(places)
+            }
+            if sources:
+                return " and ".join(reversed(sources.values()))
         for length in range(len(path), -1, -1):
             if path[:length] in self.origins:
                 return self.origins[path[:length]]

@@ -299,7 +299,9 @@ class _Rest(Sampler[Any]):
 
 def _read_and_drop(batches: Iterator[Any], skip: int, level: int) -> None:
     if skip:
-        log.log(level, "reading and dropping batches done before: %d", skip)
+        log.log(
+            level, "reading and dropping the epoch up to batch %d, done before", skip
+        )
         require_reached(skip, sum(1 for _ in itertools.islice(batches, skip)))
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from training.errors import ConfigError
 from training.files.lock import RunLock, stamp_of
+
+#: Folders that claims of this process have made. Of all, not of each: one plugin's may
+#: hold another's.
+_made: set[Path] = set()
 
 
 class Claim:
@@ -46,12 +52,21 @@ class Claim:
     def take(self, path: Path, trainer: object) -> RunLock:
         """Lock the file ``path`` for the run of ``trainer``; return the lock.
 
+        Its folder is made if there is none; what still is empty then goes with the
+        lock, as in a run that is refused later.
+
         Raises:
             ConfigError: another run has it, or another plugin of this one.
-            OSError: its folder cannot be written to.
+            OSError: its folder cannot be made or written to.
         """
         lock = RunLock(path, self._option, writer=(trainer, self._called(trainer)))
-        lock.acquire()
+        _made.update(each for each in path.parents if not os.path.lexists(each))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except BaseException:
+            _unmake(path.parents)
+            raise
         self._lock, self._trainer = lock, trainer
         return lock
 
@@ -85,6 +100,19 @@ class Claim:
             lock, self._lock, self._trainer = self._lock, None, None
             if lock is not None:
                 lock.release()
+                _unmake(lock.path.parents)
 
     def _is_as_left(self) -> bool:
         return self._file is None or stamp_of(self._file) in (None, self._stamp)
+
+
+def _unmake(folders: Iterable[Path]) -> None:
+    """Remove those that were made, from the innermost to the first not empty."""
+    for folder in folders:
+        if folder not in _made:
+            return
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+        _made.discard(folder)

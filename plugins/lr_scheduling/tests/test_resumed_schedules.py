@@ -142,7 +142,7 @@ def test_a_state_from_before_its_warmup_was_kept_goes_on_as_it_did():
 #: Of a run that is longer and begins at another rate, all that ``changed`` changes.
 BOTH = (
     "total is 20 now but 10 in the checkpoint, "
-    r"base_lrs is \[0.5\] now but \[1.0\] in the checkpoint"
+    r"optimizer\.lr is 0\.5 now but 1\.0 in the checkpoint"
 )
 
 

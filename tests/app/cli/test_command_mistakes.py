@@ -182,8 +182,57 @@ def test_what_a_builder_refuses_is_told_with_the_place_of_its_options(
     code, _, err = command("run", "run.yaml", "--set", f"model.build.{option}")
     assert code == 2
     name, value = option.split("=")
-    place = r"trainbus: error: run\.yaml:3: model\.build: "
+    place = r"trainbus: error: run\.yaml:3 and --set: model\.build: "
     assert re.match(f"{place}{name} is {value}, .*{words}", err), err
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        pytest.param("name: no/such", "name: 'no/such' is neither a fo", id="a name"),
+        pytest.param("freeze: [a]", "freeze: freeze names 'a', which matches", id="no"),
+        pytest.param("freeze: ['']", "freeze[0] is '', but must be", id="an empty one"),
+        pytest.param(
+            "freeze: [text_encoder, vision_model, text_decoder]",
+            "freeze: it leaves nothing to train; freeze fewer",
+            id="all",
+        ),
+    ],
+)
+def test_what_a_model_refuses_is_told_with_the_line_of_its_setting(
+    model: str, words: str, workplace: Path, command: Command
+) -> None:
+    text = (workplace / "run.yaml").read_text()
+    if model.startswith("name"):
+        text = text.replace("  build: {", "  # {")
+    text = text.replace("model:\n", f"model:\n  {model}\n")
+    (workplace / "run.yaml").write_text(text)
+    code, _, err = command(*RUN)
+    assert code == 2
+    assert err.startswith(f"trainbus: error: run.yaml:3: model.{words}"), err
+
+
+def test_what_a_constructor_refuses_is_told_with_each_place_of_its_options(
+    workplace: Path, command: Command
+) -> None:
+    (workplace / "own.py").write_text(
+        "from training import Callback\n"
+        "class Halves(Callback):\n"
+        "    def __init__(self, low: float = 0.0, high: float = 1.0):\n"
+        "        if low > high:\n"
+        "            raise ValueError('low is above high')\n"
+    )
+    told = "refuses its options: low is above high"
+    given = ["-p", "./own.py:Halves", "--set", "plugins.Halves.low=2"]
+    code, _, err = command(*RUN, *given)
+    assert code == 2
+    assert told in err
+    assert "error: -p ./own.py:Halves and --set: plugins.Halves: " in err
+    with (workplace / "run.yaml").open("a") as file:
+        file.write("  - ./own.py:Halves: {high: 0.5}\n")
+    _, _, err = command(*RUN, *given[2:])
+    assert "error: run.yaml:11 and --set: plugins.Halves: " in err
+    assert told in err
 
 
 def write_bad_rows(folder: Path) -> None:
@@ -210,10 +259,13 @@ def test_a_metric_that_nobody_produces_is_refused_before_the_first_step(
     metric: str, words: str, workplace: Path, command: Command
 ) -> None:
     command(*RUN)
+    file = workplace / "run.yaml"
+    file.write_text(file.read_text().replace("monitor: accuracy", f"monitor: {metric}"))
     before = contents(workplace)
-    setting = f"plugins.checkpointing.monitor={metric}"
-    code, _, err = command(*RUN, "--set", setting)
+    code, _, err = command(*RUN)
     assert code == 2
+    place = "run.yaml:10: plugins.checkpointing.monitor"
+    assert err.startswith(f"trainbus: error: {place} watches {metric!r}, but ")
     assert words in err
     assert "Traceback" not in err
     assert contents(workplace) == before

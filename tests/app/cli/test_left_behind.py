@@ -112,6 +112,27 @@ def test_a_command_that_a_signal_ends_leaves_no_temporary_folder(
     assert not [*places.iterdir()]
 
 
+ALL = "progress, csv, tensorboard, evaluation, checkpointing: {save_dir: new/a}"
+
+
+@pytest.mark.parametrize(
+    "watching",
+    [
+        pytest.param("early_stopping: {monitor: acuracy}", id="early stopping"),
+        pytest.param("lr_scheduling: {type: plateau, monitor: x}", id="a schedule"),
+        pytest.param("checkpointing: {monitor: x, id: best}", id="checkpoints"),
+    ],
+)
+def test_a_run_that_is_refused_as_it_begins_leaves_no_file_and_no_folder(
+    watching: str, workplace: Path, command: Command
+) -> None:
+    before = set(workplace.rglob("*"))
+    code, _, err = command("run", "run.yaml", "--set", f"plugins=[{ALL}, {watching}]")
+    assert code == 2
+    assert "but this run reports: accuracy" in err
+    assert set(workplace.rglob("*")) == before
+
+
 def test_a_signal_is_left_to_the_system_where_a_command_trains_or_waits_for_others(
     workplace: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,6 +147,16 @@ def test_a_long_setting_in_a_list_is_cut_in_its_middle(
     assert all(len(run["config"]["data"]["train"]) > 100 for run in found)
 
 
+def test_long_settings_that_differ_in_their_middle_alone_are_not_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [f"/data/{'deep/' * 9}{name}/{'deep/' * 9}a.jsonl" for name in "ab"]
+    for name, path in zip("ab", paths, strict=True):
+        write(tmp_path, name, 0.9, 2, data={"train": path})
+    _, *lines = told(capsys, str(tmp_path), "--settings")[1].splitlines()
+    assert [line.split()[-1] for line in lines] == paths
+
+
 def test_a_configuration_of_nothing_has_no_settings() -> None:
     assert list(flat({})) == []
     assert dict(flat({"data": {}})) == {"data": "{}"}

@@ -31,6 +31,7 @@ def refusal(folder: Path, override: str) -> str:
         ("optimizer.depth=1", "optimizer is not a setting; known here: data"),
         ("training.max_step=1", "(did you mean 'max_steps'?); known here: compile"),
         ("training.epochs=2", "(did you mean 'num_epochs'?); known here: compile"),
+        ("training.loss_fn=2", "training.loss_fn is not a setting; known here: comp"),
         ("training.warmup=2", "training.warmup is not a setting; known here: comp"),
     ],
 )

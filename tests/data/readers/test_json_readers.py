@@ -135,6 +135,14 @@ def test_other_chats_are_bad_rows(tmp_path, turns, reason, reader):
     assert str(caught.value).startswith(reason)
 
 
+def test_an_answer_beside_turns_that_say_another_is_a_bad_row(tmp_path):
+    path = write(tmp_path, json.dumps([{"messages": ROLES, "answer": "A cat."}]))
+    assert JsonArray(path)[0] == {"question": "What?", "answer": "A cat."}
+    path = write(tmp_path, json.dumps([{"messages": ROLES, "answer": "A dog."}]))
+    with pytest.raises(UnusableRow, match="another answer in 'answer' than in 'mess"):
+        JsonArray(path)[0]
+
+
 def test_a_pattern_names_the_pictures(tmp_path):
     path = write(tmp_path, '[{"image_id": 42, "image": "other"}]')
     rows = JsonArray(path, images="val/COCO_{image_id:012d}.jpg")

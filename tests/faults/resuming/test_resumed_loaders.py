@@ -235,7 +235,7 @@ def test_r8_a_loader_that_cannot_resume_is_named_once_at_the_start(
     assert named[0].levelno == logging.WARNING
     end = resumed(tmp_path / "0-3.pt", loader=loader())
     assert_same_end(end, end_of(straight), "a stream without randomness")
-    assert "reading and dropping batches done before: 3" in caplog.text
+    assert "reading and dropping the epoch up to batch 3" in caplog.text
 
 
 class Stateful:

@@ -6,7 +6,8 @@ The pipeline is imported late: the kernel knows neither data nor models.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ __all__ = [
     "data_facts",
     "make_pipeline",
     "require_training_rows",
+    "told_at",
 ]
 
 
@@ -92,9 +94,9 @@ def build_parts(
     pipeline.use_processor(processor)
     pipeline.setup()
     if config.model.freeze:
-        import_module("trainbus_models.model_utils").freeze_model(
-            model, config.model.freeze
-        )
+        freeze_model = import_module("trainbus_models.model_utils").freeze_model
+        with told_at(config, "freeze"):
+            freeze_model(model, config.model.freeze)
     if config.model.lora and saved is None:  # else it came with them
         add_adapters(model, config.model.lora, ("model", "lora"), config.place)
     settings = model_settings(config, task, family)
@@ -167,15 +169,23 @@ def _make_model(config: Config, pipeline: Any, family: Any) -> tuple[Any, Any]:
     model, rows = config.model, pipeline.training_rows()
     made: tuple[Any, Any]
     if model.build is None:
-        made = family.load(model.name, rows)
+        with told_at(config, "name"):
+            made = family.load(model.name, rows)
     else:
         options = dict(model.build)
         takes_seed = "seed" in inspect.signature(family.build).parameters
         if takes_seed and options.get("seed") is None:
             options["seed"] = config.seed
-        try:
+        with told_at(config, "build"):
             made = family.build(rows, **filled(family.build, options))
-        except ConfigError as error:  # a builder knows no file
-            place = config.place(("model", "build"))
-            raise ConfigError(f"{place}: {text_of(error)}") from error
     return made
+
+
+@contextmanager
+def told_at(config: Config, key: str) -> Iterator[None]:
+    """Say of what is refused where ``model.<key>`` is written: a builder knows none."""
+    try:
+        yield
+    except ConfigError as error:
+        place = config.place(("model", key))
+        raise ConfigError(f"{place}: {text_of(error)}") from error

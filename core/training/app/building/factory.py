@@ -145,6 +145,7 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
         build_parts,
         data_facts,
         require_training_rows,
+        told_at,
     )
     from training.app.building.optimizer import build_optimizer
     from training.app.building.saved_model import described
@@ -171,11 +172,13 @@ def build_trainer(config: Config, callbacks: Sequence[Any] | None = None) -> Tra
     if validation is not None and not any(map(may_measure, instances)):
         log.warning("%s", NOBODY_EVALUATES)
         validation = None
+    with told_at(config, "freeze"):
+        optimizer = build_optimizer(parts.model, config.training.optimizer)
     trainer = Trainer(
         model=parts.model,
         train_dataloader=parts.pipeline.get_train_dataloader(),
         val_dataloader=validation,
-        optimizer=build_optimizer(parts.model, config.training.optimizer),
+        optimizer=optimizer,
         callbacks=[*(callbacks or ()), record],
         seed=config.seed,
         # A configuration says itself what is on.

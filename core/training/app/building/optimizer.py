@@ -25,7 +25,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     """
     trained = [value for value in model.parameters() if value.requires_grad]
     if not trained:
-        raise ConfigError("model.freeze leaves nothing to train; freeze fewer parts")
+        raise ConfigError("it leaves nothing to train; freeze fewer parts")
     options: dict[str, Any] = {"lr": config.lr, "fused": _can_fuse(trained)}
     if config.betas is not None:
         options["betas"] = tuple(config.betas)

@@ -10,7 +10,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from training.app.cli.launched import launcher, say
 from training.app.cli.results import new_file
 from training.app.config.from_arguments import load
 from training.discovery.parts import named_part
-from training.errors import ConfigError
+from training.errors import ConfigError, MetricError
+from training.messages.error_texts import text_of
 from training.messages.tables import count
 from training.signals.handlers import interruption
 from training.signals.holding import held
@@ -72,11 +73,26 @@ def run(arguments: argparse.Namespace) -> None:
             say(run_text.header(trainer, as_mapping(config), record.facts))
             if told := started_at(trainer, arguments.resume, arguments.allow_changes):
                 say(told)
-            with profiled(trainer, arguments.profile_plugins, trace):
+            trains = profiled(trainer, arguments.profile_plugins, trace)
+            with trains, _placed(config):
                 trainer.train()
         if trainer.is_main:
             said = record.summary, record.example, record.steps_before
             print(run_text.closing(*said))
+
+
+@contextmanager
+def _placed(config: Config) -> Iterator[None]:
+    """Say of a metric that is watched in vain where the configuration names it."""
+    try:
+        yield
+    except MetricError as error:
+        owner, watches, more = text_of(error).partition(" watches ")
+        name, _, option = owner.rpartition(".")
+        if name in config.plugins:
+            place = config.place(("plugins", name, option))
+            error.args = (f"{place}{watches}{more}",)  # it keeps its notes
+        raise
 
 
 def plan(arguments: argparse.Namespace) -> None:

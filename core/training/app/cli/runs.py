@@ -70,6 +70,7 @@ def _list(
         print(f"{printable(folder)}: no run was recorded here")
         return
     settings.pop("training.save_dir", None)  # the path says it
+    columns = [_shortened([*map(printable, each)]) for each in settings.values()]
     rows = [
         [
             printable(str(run.path)),
@@ -78,7 +79,7 @@ def _list(
             str(run.epochs),
             duration(run.seconds),
             printable(run.stopped_by),
-            *(_short(printable(values[place])) for values in settings.values()),
+            *(column[place] for column in columns),
         ]
         for place, run in enumerate(found)
     ]
@@ -87,6 +88,12 @@ def _list(
     print("\n".join(table(titles, rows, "<<<>><")))
     for line in _complaints(found):
         print(line)
+
+
+def _shortened(texts: Sequence[str]) -> Sequence[str]:
+    """Return them cut, or as they are where some that differ would look the same."""
+    short = [*map(_short, texts)]
+    return short if len({*short}) == len({*texts}) else texts
 
 
 def _short(text: str) -> str:

@@ -13,7 +13,7 @@ from training.discovery.parts import find_part, named_part
 from training.discovery.signature import Mistake, fitted, fitted_call
 from training.discovery.sources import SourceError, read_class
 from training.documents.document import Document, Key
-from training.errors import ConfigError, did_you_mean
+from training.errors import ConfigError
 from training.messages.error_texts import text_of
 
 __all__ = [
@@ -118,10 +118,10 @@ def _mistakes_of_family(
         others = [name for name, tasks in _known_families() if task in tasks]
         in_file = installed.is_file(named)
         hint = "; a class in a file goes by its `name`" if in_file else ""
+        own = ", ".join(cls.tasks)
         yield (
-            f"{place} is {family!r}, which does not do the task {task!r}"
-            f"{did_you_mean(task, cls.tasks)}; those that do: "
-            f"{', '.join(others) or 'none'}{hint}"
+            f"{place} is {family!r}, which does not do the task {task!r}, but {own}; "
+            f"those that do: {', '.join(others) or 'none'}{hint}"
         )
     options = {key: v for key, v in model.items() if key not in OF_EVERY_MODEL}
     yield from _told(whole, ("model",), fitted(cls, options, OF_EVERY_MODEL)[1])

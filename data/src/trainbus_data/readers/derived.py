@@ -6,13 +6,13 @@ import string
 from typing import Any
 
 from trainbus_data.rows.json_lines import UnusableRow, show
+from trainbus_data.rows.row_checks import CHATS
 from training.errors import ConfigError, did_you_mean
 from training.messages.tables import count
 
 __all__ = ["PicturePattern", "with_turns"]
 
 #: Key of a list of turns -> the keys of a turn's role and text.
-_CHATS = {"conversations": ("from", "value"), "messages": ("role", "content")}
 _ASKING, _ANSWERING = ("human", "user"), ("gpt", "assistant")
 
 
@@ -70,12 +70,13 @@ def with_turns(row: dict[str, Any]) -> dict[str, Any]:
     rows, and those with a ``question``, stay as they are.
 
     Raises:
-        UnusableRow: there are other than two turns, a question and its answer.
+        UnusableRow: there are other than two turns, a question and its answer, or the
+            row has another ``answer`` beside them.
     """
-    key = next((key for key in _CHATS if key in row), None)
+    key = next((key for key in CHATS if key in row), None)
     if key is None or "question" in row:
         return row
-    turns, (role, text) = row[key], _CHATS[key]
+    turns, (role, text) = row[key], CHATS[key]
     if not isinstance(turns, list) or len(turns) != 2:
         is_list = isinstance(turns, list)
         found = count(len(turns), "turn") if is_list else "no list of turns"
@@ -91,6 +92,10 @@ def with_turns(row: dict[str, Any]) -> dict[str, Any]:
                 "should be"
             )
         said.append(_text_of(turn.get(text), f"{key}.{text}"))
+    if row.get("answer", said[1]) != said[1]:
+        raise UnusableRow(
+            f"has another answer in 'answer' than in {key!r}; leave one of them out"
+        )
     others = {name: value for name, value in row.items() if name != key}
     return {**others, "question": said[0], "answer": said[1]}
 

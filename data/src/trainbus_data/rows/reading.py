@@ -153,7 +153,7 @@ def settle_bad_rows(
     listed = "".join(f"\n  {line}" for line in _told(bad, num_rows))
     found = f"{len(bad):,} of {count(num_rows, 'row')} of {bad[0].path} cannot be used"
     if num_before:
-        found += f", beside {num_before} that were left out before"
+        found += f", beside {num_before:,} left out before"
     is_all = share == 1  # which no policy bears
     if policy == "error" or is_all:
         way_out = ", or set data.on_bad_row to 'skip'"
@@ -166,7 +166,8 @@ def settle_bad_rows(
             f"{found}, a share of {told}, but data.max_bad_fraction is "
             f"{max_bad_fraction}:{listed}"
         )
-    logger.warning("%s and are left out:%s", found, listed)
+    are = "is" if len(bad) == 1 else "are"
+    logger.warning("%s and %s left out:%s", found, are, listed)
 
 
 def _told(bad: Sequence[BadRow], num_rows: int) -> list[str]:

@@ -13,12 +13,14 @@ from trainbus_data.rows.json_lines import UnusableRow, show
 from training.errors import ConfigError, did_you_mean
 from training.recipes.task import Task
 
-__all__ = ["KINDS", "MadeId", "RowChecks", "required_fields"]
+__all__ = ["CHATS", "KINDS", "MadeId", "RowChecks", "required_fields"]
 
 logger = logging.getLogger(__name__)
 
 #: Kinds of values that a task's fields may have.
 KINDS = ("text", "texts", "id", "picture")
+#: Fields that may hold a question and its answer as turns -> who speaks, and the text.
+CHATS = {"conversations": ("from", "value"), "messages": ("role", "content")}
 #: Paths of pictures that are remembered, so that a picture's other rows need not ask.
 MAX_RESOLVED = 1 << 18
 
@@ -133,7 +135,7 @@ class RowChecks:
         needed = f"{', '.join(most)} and {last}" if most else last
         raise UnusableRow(
             f"lacks {' and '.join(map(repr, keys))}{did_you_mean(keys[0], values)}; a "
-            f"row needs {needed}"
+            f"row needs {needed}{_unread_turns(values)}"
         )
 
     def _value(self, kind: str, name: str, value: Any, place: str) -> Any:
@@ -194,6 +196,17 @@ class RowChecks:
                 self._resolved.clear()
             self._resolved[text] = path
         return Picture(text, self._resolved[text], self._max_pixels)
+
+
+def _unread_turns(values: Mapping[str, Any]) -> str:
+    """Return what to say of a row that mixes chat turns with a field in their place."""
+    turns = next((key for key in CHATS if key in values), None)
+    if turns is None or "question" not in values:
+        return ""
+    return (
+        f"; it has 'question' and {turns!r}, which is not read beside that: keep "
+        "'question' and 'answer', or the turns alone"
+    )
 
 
 def _texts(value: Any, name: str) -> list[str]:

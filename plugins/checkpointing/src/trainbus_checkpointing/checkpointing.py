@@ -198,10 +198,9 @@ class ModelCheckpointCallback(Callback):
 
     def _take(self, folder: Path, trainer: Trainer) -> RunLock:
         with files.usable(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(13, "not writable")
             lock = self._claim.take(folder / LOCK, trainer)
+            if not os.access(folder, os.W_OK | os.X_OK):  # where the lock lay already
+                raise PermissionError(13, "not writable")
             sweep_leftovers(folder)
         return lock
 

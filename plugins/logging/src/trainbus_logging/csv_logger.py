@@ -156,24 +156,17 @@ class CSVLoggerCallback(Callback):
 
     def _take(self, trainer: Trainer) -> None:
         folder = self.path.parent
+        lock = self.path.with_name(f"{self.path.name}.lock")
         try:
             if folder.is_symlink():
                 folder.stat()  # one that leads nowhere "exists" to mkdir
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"csv.filename is {str(self.path)!r}, whose folder cannot be made: "
-                f"{error.strerror}"
-            ) from error
-        lock = self.path.with_name(f"{self.path.name}.lock")
-        try:
             self._claim.take(lock, trainer)
             names = [self.path.name, self._steps.file.path.name]
-            sweep_leftovers(self.path.parent, names)
+            sweep_leftovers(folder, names)
         except OSError as error:
             raise ConfigError(
-                f"csv.filename is {str(self.path)!r}, whose folder cannot be written "
-                f"to: {error.strerror}"
+                f"csv.filename is {str(self.path)!r}, whose folder cannot be made or "
+                f"written to: {error.strerror}"
             ) from error
         self._claim.left(self.path)
 

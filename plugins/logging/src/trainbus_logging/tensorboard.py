@@ -23,9 +23,9 @@ from trainbus_logging.run_folder import (
     moved_along,
 )
 from trainbus_logging.shown_rows import Row, ShownRows
-from training import ConfigError, PluginError, checked_options
+from training import ConfigError, checked_options
 from training.callbacks import Callback
-from training.plugin import Plan, named_path, require_state
+from training.plugin import Plan, barrier, named_path, require_state
 
 if TYPE_CHECKING:
     from training import Trainer
@@ -96,10 +96,11 @@ class TensorBoardCallback(Callback):
         self._log_dir = log_dir
         self.every_n_steps = every_n_steps
         self.rows = rows
-        #: The folder of this run's curves; final from ``on_train_begin`` on.
+        #: The folder of this run's curves; final from the first epoch on.
         self.log_dir = named_path(log_dir or "tensorboard")
         self._run_name = ""
-        self._events: EventFile | None = None  # while a run is on
+        self._events: EventFile | None = None  # from the first epoch to the end
+        self._is_resumed = False
         self._due: deque[tuple[str, Readback, int]] = deque()  # tag, value, step
         self._root = self.log_dir  # what `tensorboard --logdir` is to be given
         self._hyperparameters: dict[str, Any] | None = None  # to be written
@@ -126,27 +127,36 @@ class TensorBoardCallback(Callback):
         """Return what a run writes, or what it needs for that; touches nothing."""
         missing = []
         try:
-            import_writer()
-        except PluginError as error:
+            self._require(run.save_dir)
+        except ConfigError as error:
             missing = [str(error)]
         return Plan(files={self._place(run.save_dir): ""}, conflicts=missing)
 
     def on_setup(self, trainer: Trainer) -> None:
-        """Fix the folder, and see that TensorBoard can be imported.
+        """Fix the folder, and see that curves can be written there.
 
         Raises:
-            PluginError: it cannot.
+            ConfigError: they cannot.
+            PluginError: TensorBoard is not installed.
         """
-        import_writer()
+        self._require(trainer.save_dir)
         self.log_dir = self._root = self._place(trainer.save_dir).absolute()
         self._run_name = ""
 
-    def on_train_begin(self, trainer: Trainer, resumed: bool) -> None:
-        """Open the event file and write down what is run.
+    def on_train_begin(self, resumed: bool) -> None:
+        """Touch nothing yet: another plugin may refuse the run."""
+        self._worst = []
+        self._is_resumed = resumed
 
-        Raises:
-            ConfigError: the folder cannot be written.
-        """
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        """Begin to measure steps: what was between epochs is none of theirs."""
+        if self._events is None:
+            self._begin(trainer)
+        self._last_point = trainer.step, time.perf_counter()
+
+    def _begin(self, trainer: Trainer) -> None:
+        """Open the event file and write down what is run."""
+        resumed = self._is_resumed
         if not resumed:
             self._run_name = free_run_name(self._root, trainer.save_dir)
         self.log_dir = folder_of(self._root, trainer.save_dir, self._run_name)
@@ -156,23 +166,12 @@ class TensorBoardCallback(Callback):
         if resumed and self._root.is_relative_to(trainer.save_dir.absolute()):
             self.log_dir = moved_along(self.log_dir, self._run_name)
         purge_step = trainer.step + 1 if resumed else None
-        try:
-            self._events = EventFile(self.log_dir, purge_step)
-        except OSError as error:
-            raise ConfigError(
-                f"tensorboard.log_dir is {str(self.log_dir)!r}, which cannot be "
-                f"written: {error.strerror}"
-            ) from error
-        self._worst = []
+        self._events = EventFile(self.log_dir, purge_step)
         self._put("add_custom_scalars", LAYOUT)
         self._hyperparameters = hyperparameters(trainer)
         self._write_text("run/settings", main_settings(trainer), trainer.step)
         if trainer.metadata:
             self._write_text("run/config", trainer.metadata, trainer.step)
-
-    def on_epoch_begin(self, trainer: Trainer) -> None:
-        """Begin to measure steps: what was between epochs is none of theirs."""
-        self._last_point = trainer.step, time.perf_counter()
 
     def on_step_end(self, trainer: Trainer, logs: LazyLogs) -> None:
         """Log the step, if it is due; write what has arrived of earlier ones."""
@@ -231,6 +230,15 @@ class TensorBoardCallback(Callback):
     def _place(self, save_dir: Path) -> Path:
         default = save_dir / "tensorboard"
         return named_path(default if self._log_dir is None else self._log_dir)
+
+    def _require(self, save_dir: Path) -> None:
+        import_writer()
+        folder = self._place(save_dir)
+        if found := barrier(folder):
+            raise ConfigError(
+                f"tensorboard.log_dir is {str(folder)!r}, but {str(found)!r} is no "
+                "folder that can be written; choose another one"
+            )
 
     def _write_due(self, wait: bool = True) -> None:
         """Write the points that are due, in order; without ``wait`` those here."""

@@ -22,6 +22,8 @@ from trainbus_lr_scheduling.schedules import Schedule
 logger = logging.getLogger(__name__)
 
 #: Options of a parameter group that torch's schedulers read their course from.
+#: Settings that have another name where a person writes them.
+AS_WRITTEN = {"base_lrs": "optimizer.lr"}
 COURSE = ("max_lr", "base_momentum", "max_momentum", "min_lr")
 #: What drivers and torch's schedulers keep as a list with one entry a group.
 BY_GROUP = frozenset(
@@ -240,13 +242,20 @@ def in_order(saved: Any, places: Sequence[int | None]) -> Any:
 def differences(
     configured: Mapping[str, Any], saved: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Return the settings that differ: name -> what it is here and what it was.
+    """Return the settings that differ: name -> what it is here and what it was, told.
 
     What one side does not know is not compared: torch's schedulers keep other things
     from release to release.
     """
     return {
-        name: f"{name} is {here!r} now but {saved[name]!r} in the checkpoint"
+        name: f"{AS_WRITTEN.get(name, name)} is {_told(here)} now but "
+        f"{_told(saved[name])} in the checkpoint"
         for name, here in configured.items()
         if name in saved and here != saved[name]
     }
+
+
+def _told(value: Any) -> str:
+    """Return a setting as it is written: one rate alone, and not a list of groups."""
+    is_one = isinstance(value, list) and len(value) == 1
+    return repr(value[0] if is_one else value)

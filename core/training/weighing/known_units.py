@@ -23,7 +23,6 @@ class Phase(Enum):
     SOUGHT = "first batches are looked at, to find it"
     RESUMED = "a checkpoint says it; the next batch is compared with that"
     SETTLED = "no batch is looked at any more to find it"
-    ASIDE = "batches that are not trained on count by it"
 
 
 @dataclass(slots=True)
@@ -195,7 +194,7 @@ class KnownUnits:
     def beside(self) -> KnownUnits:
         """Return a copy of what holds for batches that are not trained on."""
         own = self.aside or self
-        return replace(own, phase=Phase.ASIDE, aside=None, later=LaterLooks())
+        return replace(own, phase=Phase.SETTLED, aside=None, later=LaterLooks())
 
     def settle_undecided(self) -> None:
         """Count by the unit that is preferred, whatever batches tell from here on."""

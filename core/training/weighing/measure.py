@@ -249,7 +249,8 @@ class Measurement:
         is_alone = not subject.strategy.is_divided
         if not (subject.has_parted and has_width and is_alone) or found.by_losses:
             return
-        if collates_by_itself(subject.loader):
+        # Those of an evaluation are no rows of this loader.
+        if self._issued is not None and collates_by_itself(subject.loader):
             way = Collated(subject.loader, self._issued, self._counts)
             for cut in map(way.cut, range(way.num_turns)):
                 if len({cut.shares.get(unit) for unit in found.live}) > 1:

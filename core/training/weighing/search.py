@@ -75,7 +75,7 @@ class Search:
             return known.amount(batch)
         if known.unit is None and not known.is_settled:
             return self._untrained(batch)
-        aside = Search(self._subject, known.beside())
+        aside = EvaluatedSearch(self._subject, known.beside())
         weight = aside.weight(batch)
         known.aside = aside.known
         return weight
@@ -227,7 +227,7 @@ class Search:
         from training.weighing.measure import look
 
         known = self.known
-        has_parted = known.phase is not Phase.ASIDE and known.has_parted(batch)
+        has_parted = known.has_parted(batch)
         subject = replace(self._subject, has_parted=has_parted, is_known=is_known)
         # Of a unit that is settled by fewer cuts, later ones make all the same.
         turns = CUTS if known.is_settled else CUTS - known.cuts % CUTS
@@ -259,20 +259,24 @@ class Search:
 
     def _unknown(self, why: str, batch: Contents) -> None:
         """Refuse, where it matters; else warn, and count samples or batches."""
-        known = self.known
-        if known.phase is Phase.ASIDE:
-            log.warning("%s", sentences.aside(known.verdict, why))
-            known.settle_undecided()
-            return
         if self._subject.batches_a_window > 1:
             raise self._refusal(why)
         words = sentences.evaluated if self._subject.by_losses else sentences.warning
         counted = _counted(batch)
-        known.settle_without_unit(counted)
+        self.known.settle_without_unit(counted)
         log.warning("%s", words(why, counted))
 
     def _refusal(self, why: str) -> ConfigError:
         return ConfigError(sentences.refusal(self._subject.batches_a_window, why))
+
+
+class EvaluatedSearch(Search):
+    """Weighs batches that are evaluated, of which none decides for those trained on."""
+
+    def _unknown(self, why: str, batch: Contents) -> None:
+        """Warn, and count by the unit that is preferred."""
+        log.warning("%s", sentences.aside(self.known.verdict, why))
+        self.known.settle_undecided()
 
 
 def _counted(batch: Contents) -> str:

@@ -29,6 +29,20 @@ class Phase(Enum):
 class KnownUnits:
     """What is known so far of what a loss is a mean over.
 
+    ``Search`` asks for what changes it, from ``begin`` on; all combinations are:
+
+    ======= ============= ============ ============================================
+    phase   unit          live         what is done with a batch
+    ======= ============= ============ ============================================
+    SOUGHT  None          none         looked at: it is the first
+    SOUGHT  first of live what is left looked at, unless all units may wait
+    RESUMED a name        as saved     compared with the checkpoint
+    SETTLED a name        none or one  counted: the unit was said, defined or found
+    SETTLED first of live more         counted while it has as much of each as the
+                                       first had, else looked at
+    SETTLED None          none         says its weight, or samples or batches count
+    ======= ============= ============ ============================================
+
     Attributes:
         unit: the one that weighs; None: not known, or a function says it.
         live: unit -> amount in the first batch, of all that it may be, ``unit`` first;
@@ -158,6 +172,10 @@ class KnownUnits:
             for unit, own in amounts.items()
         )
 
+    def begin(self, amounts: dict[str, float]) -> None:
+        """Seek the unit among all that the first batch has, by its ``amounts``."""
+        self.live, self.unit = amounts, next(iter(amounts), None)
+
     def keep(self, live: list[str], seen: Fit | None) -> bool:
         """Go on with the units in ``live``, on the scale of the batches before.
 
@@ -190,6 +208,24 @@ class KnownUnits:
             return True
         self.undecided = there  # it is a mean over something else
         return False
+
+    def settle(self, may_differ: bool) -> None:
+        """Believe what is left.
+
+        Args:
+            may_differ: whether some later batches are looked at again.
+        """
+        self.phase, self.later = Phase.SETTLED, LaterLooks(0 if may_differ else None)
+
+    def change(self, amounts: dict[str, float], is_defined: bool) -> None:
+        """Take other units than those of a checkpoint.
+
+        Args:
+            amounts: unit -> amount in the batch that tells, of all that it may be.
+            is_defined: as above.
+        """
+        self.begin(amounts)
+        self.scale, self.aside, self.is_defined = 1.0, None, is_defined
 
     def beside(self) -> KnownUnits:
         """Return a copy of what holds for batches that are not trained on."""

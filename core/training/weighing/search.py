@@ -9,7 +9,7 @@ from training.errors import CheckpointError, ConfigError
 from training.weighing import sentences
 from training.weighing.candidates import Contents
 from training.weighing.known_units import KnownUnits, Phase
-from training.weighing.later_looks import LaterLooks, is_belied
+from training.weighing.later_looks import is_belied
 from training.weighing.subject import Look, Subject
 from training.weighing.units import OF_LABELS, in_words
 
@@ -58,11 +58,10 @@ class Search:
             self._compare_resumed(own.whole())
         if known.phase is Phase.SOUGHT:
             return self._once_seen(own, self._seek(own.whole()))
-        if known.later.number is not None:
-            # All must look at once, and parts differ from process to process.
-            shared = None if self._subject.strategy.is_divided else own.batch
-            if known.later.is_due(shared):
-                self._look_again(own.whole())
+        # All must look at once, and parts differ from process to process.
+        shared = None if self._subject.strategy.is_divided else own.batch
+        if known.later.is_due(shared):
+            self._look_again(own.whole())
         weight = self._as_before(own)
         if weight is None:
             weight = self._once_seen(own, self._decide_late(own.whole()))
@@ -154,8 +153,7 @@ class Search:
                 self.known = KnownUnits(unit, phase=Phase.SETTLED, is_defined=True)
                 log.info("%s", sentences.defined(unit))
                 return True
-            known.live = batch.all()
-            known.unit = next(iter(known.live), None)
+            known.begin(batch.all())
         if self.may_wait and known.goes_on_alike(batch):
             known.has_waited = True
             return True
@@ -197,10 +195,8 @@ class Search:
         known, num_batches = self.known, self.known.batches + 1
         batches_a_window = self._subject.batches_a_window
         if known.cuts >= CUTS or (num_batches >= MOST_BATCHES and known.cuts):
-            known.phase = Phase.SETTLED
             is_known = batch.counts.is_torch_loss and len(known.live) == 1
-            may_differ = batches_a_window > 1 and not is_known
-            known.later = LaterLooks(0 if may_differ else None)
+            known.settle(may_differ=batches_a_window > 1 and not is_known)
             log.info("%s", sentences.found(seen, list(known.live)))
             return
         most = min(MOST_BATCHES, batches_a_window)
@@ -249,9 +245,8 @@ class Search:
         if not self._allows_change:
             raise CheckpointError(sentences.another(str(known.unit), live[0]))
         amounts = batch.all()
-        known.live = {unit: amounts.get(unit, 0.0) for unit in live}
-        known.unit, known.scale, known.aside = live[0], 1.0, None
-        known.is_defined = unit is not None
+        left = {each: amounts.get(each, 0.0) for each in live}
+        known.change(left, is_defined=unit is not None)
 
     def _defined(self, batch: Contents) -> str | None:
         """Return the unit of torch's own loss, unless it matters how rows mix."""

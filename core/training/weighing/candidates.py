@@ -345,6 +345,7 @@ class Contents:
         samples: in it, where that is known.
         issued: their indices, where the sampler of the run issued them.
         stands_in: whether it is there in place of an empty part, and counts nothing.
+        is_second: whether its samples are in dimension 1, once it is looked at.
     """
 
     counts: Counts
@@ -352,6 +353,7 @@ class Contents:
     samples: int | None = None
     issued: Any = None
     stands_in: bool = False
+    is_second: bool = False
 
     def __call__(self, unit: str) -> float | None:
         """Return how many of ``unit`` are in it; None where it has none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, default_collate, default_convert
 
 from training.feed.structure import CannotCutError, may_be_second, samples_of
 from training.signals.shield import iterate_shielded, shielded
-from training.weighing.candidates import Contents, Counts
+from training.weighing.candidates import Contents
 from training.weighing.cut import ALONE, Way, rows_of_parts, turns_of
 
 
@@ -24,19 +25,18 @@ class Collated(Way):
     that follow it in the data set.
 
     Args:
+        batch: whose indices the sampler issued.
         loader: torch's, over a map-style set.
-        indices: of the batch.
-        counts: counts units.
     Raises:
         CannotCutError: there is no such loader, or there are no two rows.
     """
 
     title = "collating rows again"
 
-    def __init__(self, loader: Any, indices: Any, counts: Counts) -> None:
-        if indices is None or getattr(loader, "collate_fn", None) is None:
+    def __init__(self, batch: Contents, loader: Any) -> None:
+        if batch.issued is None or getattr(loader, "collate_fn", None) is None:
             raise CannotCutError("the loader does not tell which rows are in a batch")
-        numbers = list(indices)
+        numbers = list(batch.issued)
         if len(numbers) == 1 and isinstance(numbers[0], int):
             total = len(loader.dataset)
             more = range(numbers[0] + 1, numbers[0] + min(4, total))
@@ -47,8 +47,8 @@ class Collated(Way):
         cuts = {turn: rows_of_parts(order, turn, size) for turn in turns}
         # All parts at once: else each cut would read the rows in a worker of its own.
         whole, *parts = load(loader, numbers, [order, *chain(*cuts.values())])
-        super().__init__(whole, counts)
-        self.amounts = counts.all(whole, size)
+        super().__init__(replace(batch, batch=whole))
+        self.amounts = batch.counts.all(whole, size)
         each = iter(parts)
         self._cuts = {
             turn: ([next(each) for _ in rows], list(map(len, rows)))

@@ -38,16 +38,14 @@ from training.weighing.cut import (
 )
 from training.weighing.fit import LIMIT, Fit, confirmed, fit, fitting
 from training.weighing.passes import Passes
-from training.weighing.subject import Look, Subject
+from training.weighing.subject import Look, Question, Subject
 from training.weighing.untouched import Kept, untouched
 
 #: ``LIMIT`` in half precision.
 LIMIT_HALF = 2e-2
 
 
-def look(
-    subject: Subject, batch: Contents, live: list[str] | None = None, turns: int = 3
-) -> Look:
+def look(subject: Subject, batch: Contents, question: Question) -> Look:
     """Return what ``batch`` tells; nothing is moved or trained.
 
     All of its rows, or as many as there is room for, although a few cost less: those
@@ -56,8 +54,7 @@ def look(
     Args:
         subject: what is measured.
         batch: shares nothing with what is computed on.
-        live: units that earlier batches left; None: all.
-        turns: cuts to make.
+        question: what is to be told.
     """
     modules: list[nn.Module] = [subject.model]
     modules += [each for each in subject.beside if isinstance(each, nn.Module)]
@@ -71,16 +68,14 @@ def look(
         torch.inference_mode(False),
         using_tf32(False),
     ):
-        is_second = holds_samples_second(batch, subject.loader)
-        subject = replace(subject, is_second=is_second)
-        found = Measurement(subject, kept, batch, live, turns).run()
-        part = batch.batch
-        while found.has_no_room and (part := first_half(part, is_second)) is not None:
-            few = Contents(batch.counts, part)
-            found = Measurement(subject, kept, few, live, turns).run()
+        batch = replace(batch, is_second=holds_samples_second(batch, subject.loader))
+        rows: Contents | None = batch
+        while rows is not None:
+            found = Measurement(subject, kept, rows, question).run()
+            rows = first_half(rows) if found.has_no_room else None
         if found.has_no_room:  # rounding blurs it, but it may have room
-            subject = replace(subject, in_full=False)
-            found = Measurement(subject, kept, batch, live, turns).run()
+            question = replace(question, in_full=False)
+            found = Measurement(subject, kept, batch, question).run()
         return found
 
 
@@ -91,24 +86,15 @@ class Measurement:
         subject: what is measured.
         kept: puts back what the passes move.
         batch: what it is measured on.
-        live: units that earlier batches left; None: all.
-        turns: cuts to make.
+        question: what is to be told.
     """
 
     def __init__(
-        self,
-        subject: Subject,
-        kept: Kept,
-        batch: Contents,
-        live: list[str] | None,
-        turns: int,
+        self, subject: Subject, kept: Kept, batch: Contents, question: Question
     ) -> None:
-        self._subject = subject
-        self._batch, self._counts = batch.batch, batch.counts
-        self._samples, self._issued = batch.samples, batch.issued
-        self._live, self._turns = live, turns
+        self._subject, self._batch, self._question = subject, batch, question
         self._found = found = Look()
-        self._passes = Passes(subject, kept, batch.batch, found)
+        self._passes = Passes(subject, kept, batch.batch, found, question)
 
     def run(self) -> Look:
         """Return what the batch tells."""
@@ -134,7 +120,7 @@ class Measurement:
                 self._try(way(), whole)
             if found.turns:
                 break
-        if self._subject.is_known:  # a confirmed one need not be told from others
+        if self._question.is_known:  # a confirmed one need not be told from others
             return found
         for look_on in (self._tell_apart, self._tell_by_width, self._look_at_column_0):
             with self._noting_errors():
@@ -154,27 +140,24 @@ class Measurement:
 
     def _ways(self) -> Iterator[Callable[[], Way]]:
         allowed = self._may_mask()
-        yield lambda: self._rows(self._batch)
-        yield lambda: Masks(self._batch, self._counts, allowed)
-        yield lambda: Collated(self._subject.loader, self._issued, self._counts)
+        yield lambda: Rows(self._batch)
+        yield lambda: Masks(self._batch, allowed)
+        yield lambda: Collated(self._batch, self._subject.loader)
         if self._subject.loss_fn is not None:
-            yield lambda: Outputs(self._batch, self._samples, self._counts)
-
-    def _rows(self, batch: Any) -> Rows:
-        return Rows(batch, self._samples, self._counts, self._subject.is_second)
+            yield lambda: Outputs(self._batch)
 
     def _may_mask(self) -> bool:
         model = self._subject.model if self._subject.has_own_loss else nn.Module()
-        return has_licence(self._batch, model, self._counts)
+        return has_licence(self._batch.batch, model, self._batch.counts)
 
     def _try(self, way: Way, whole: Tensor) -> None:
         """Cut in one way, and compare every turn with the candidates."""
-        found = self._found
-        if way.whole is not self._batch:
+        found, question = self._found, self._question
+        if way.whole is not self._batch.batch:
             whole = self._passes.gradient(way.whole)
-        live = [u for u in way.amounts if self._live is None or u in self._live]
+        live = [u for u in way.amounts if question.live is None or u in question.live]
         # Half precision and losses tell shares too vaguely for one cut to do.
-        if self._subject.is_known and not (found.is_half or found.by_losses):
+        if question.is_known and not (found.is_half or found.by_losses):
             cut = way.cut(ALONE)
             parts = list(map(self._passes.gradient, cut.parts))
             found.live = confirmed(live, cut.shares, whole, parts)
@@ -182,7 +165,7 @@ class Measurement:
             return
         adds_up = isinstance(way, (Masks, Outputs)) and "sum" not in live
         live, turns, is_mixed = live + ["sum"] * adds_up, 0, False
-        for turn in range(min(self._turns, way.num_turns)):
+        for turn in range(min(question.turns, way.num_turns)):
             cut = way.cut(turn)
             told = self._fit(whole, cut)
             if told is None:
@@ -215,7 +198,7 @@ class Measurement:
 
     def _compare_said(self, whole: Tensor) -> None:
         """Compare what step_fn says of two parts with what their gradients weigh."""
-        found, cut = self._found, self._rows(self._batch).cut(0)
+        found, cut = self._found, Rows(self._batch).cut(0)
         gradients, weights = [], []
         for part in cut.parts:
             gradients.append(self._passes.gradient(part))
@@ -234,8 +217,8 @@ class Measurement:
         tied = units & set(self._found.live)
         has_labels = bool(tied & {"shifted_labels", "labels"})
         if has_labels and len(tied) > 1 and self._may_mask():
-            thinned = Masks(self._batch, self._counts, True).thinned()
-            self._narrow(thinned, self._rows(thinned).cut(0))
+            thinned = Masks(self._batch, True).thinned()
+            self._narrow(thinned, Rows(replace(self._batch, batch=thinned)).cut(0))
 
     def _tell_by_width(self) -> None:
         """One cut more, of rows collated again: fewer may be padded to a smaller width.
@@ -247,11 +230,12 @@ class Measurement:
         has_width = "samples" in found.live and any("elements" in u for u in found.live)
         # Processes whose rows are of other widths would make other passes.
         is_alone = not subject.strategy.is_divided
-        if not (subject.has_parted and has_width and is_alone) or found.by_losses:
+        has_parted = self._question.has_parted
+        if not (has_parted and has_width and is_alone) or found.by_losses:
             return
         # Those of an evaluation are no rows of this loader.
-        if self._issued is not None and collates_by_itself(subject.loader):
-            way = Collated(subject.loader, self._issued, self._counts)
+        if self._batch.issued is not None and collates_by_itself(subject.loader):
+            way = Collated(self._batch, subject.loader)
             for cut in map(way.cut, range(way.num_turns)):
                 if len({cut.shares.get(unit) for unit in found.live}) > 1:
                     self._narrow(way.whole, cut)
@@ -278,15 +262,14 @@ class Measurement:
 
     def _look_at_column_0(self) -> None:
         """Where no row has a label in column 0, tell whether one there would count."""
-        found, labels = self._found, labels_of(self._batch)
+        found, own = self._found, self._batch.batch
+        labels = labels_of(own)
         both = {"shifted_labels", "labels"}
         if not both <= set(found.live) or labels is None or labels.ndim != 2:
             return
-        other = Masks(self._batch, self._counts, True).shifted()
+        other = Masks(self._batch, True).shifted()
         with torch.enable_grad():
-            own, theirs = (
-                float(self._passes.loss(b).detach()) for b in (self._batch, other)
-            )
-        counts = abs(own - theirs) > (1e-3 if found.is_half else 1e-7) * abs(own)
+            one, two = (float(self._passes.loss(b).detach()) for b in (own, other))
+        counts = abs(one - two) > (1e-3 if found.is_half else 1e-7) * abs(one)
         gone = "shifted_labels" if counts else "labels"
         found.live = [unit for unit in found.live if unit != gone]

@@ -116,7 +116,7 @@ class PartWeigher(Weigher):
         issued = source.issued
         samples = None if issued is None else len(issued)
         read = partial(self._whole, part, source)
-        return Part(self.counts, part, samples, issued, source.stands_in, read)
+        return Part(self.counts, part, samples, issued, source.stands_in, read=read)
 
     def _usual(self) -> Weigh | None:
         if len(self._search.known.live) > 1:  # others are asked at each batch

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from training.errors import CheckpointError, ConfigError
 from training.weighing import sentences
 from training.weighing.candidates import Contents
 from training.weighing.known_units import KnownUnits, Phase
 from training.weighing.later_looks import is_belied
-from training.weighing.subject import Look, Subject
+from training.weighing.subject import Look, Question, Subject
 from training.weighing.units import OF_LABELS, in_words
 
 log = logging.getLogger("training.weighing")
@@ -223,11 +222,10 @@ class Search:
         from training.weighing.measure import look
 
         known = self.known
-        has_parted = known.has_parted(batch)
-        subject = replace(self._subject, has_parted=has_parted, is_known=is_known)
         # Of a unit that is settled by fewer cuts, later ones make all the same.
         turns = CUTS if known.is_settled else CUTS - known.cuts % CUTS
-        self.seen = look(subject, batch, live, turns)
+        question = Question(live, turns, known.has_parted(batch), is_known)
+        self.seen = look(self._subject, batch, question)
         return self.seen
 
     def _compare_resumed(self, batch: Contents) -> None:

@@ -22,7 +22,7 @@ Precision = Callable[[], AbstractContextManager[object]]
 
 @dataclass(slots=True)
 class Subject:
-    """What is measured.
+    """What is measured, in all looks of a run.
 
     Attributes:
         forward: ``(model, batch, weight) -> (0-d mean loss, weight, parts)``.
@@ -38,10 +38,6 @@ class Subject:
         loader: torch's own, to collate again with, or None.
         batches_a_window: of a full one, of all processes; with 1 any weight trains
             alike.
-        is_second: whether dimension 1 of the batch holds samples.
-        in_full: whether to compute in full precision where the model can.
-        has_parted: whether the units that earlier batches left weigh this one unlike.
-        is_known: whether the unit is, and one cut is to confirm it.
     """
 
     forward: ComputeLoss
@@ -56,15 +52,30 @@ class Subject:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     loader: Any = None
     batches_a_window: int = 1
-    is_second: bool = False
-    in_full: bool = True
-    has_parted: bool = False
-    is_known: bool = False
 
     @property
     def has_step(self) -> bool:
         """Whether a ``step_fn`` computes the loss."""
         return not self.has_own_loss and self.loss_fn is None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What one look is to tell.
+
+    Attributes:
+        live: units that earlier batches left; None: all.
+        turns: cuts to make.
+        has_parted: whether those units weigh this batch unlike the ones before.
+        is_known: whether the unit is, and one cut is to confirm it.
+        in_full: whether to compute in full precision where the model can.
+    """
+
+    live: list[str] | None = None
+    turns: int = 3
+    has_parted: bool = False
+    is_known: bool = False
+    in_full: bool = True
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -107,16 +108,13 @@ def _grows_second(loader: Any, numbers: list[Any]) -> bool | None:
     return not is_first and all(may_be_second(part, size) for part, size in both)
 
 
-class _EachChoice:
-    """A collate function that makes several batches of the rows it is given."""
-
-    def __init__(
-        self, collate: Callable[[list[Any]], Any], choices: Sequence[Sequence[int]]
-    ) -> None:
-        self._collate, self._choices = collate, choices
-
-    def __call__(self, rows: list[Any]) -> list[Any]:
-        return [self._collate([rows[n] for n in chosen]) for chosen in self._choices]
+def _collated(
+    collate: Callable[[list[Any]], Any],
+    choices: Sequence[Sequence[int]],
+    rows: list[Any],
+) -> list[Any]:
+    """Return a batch for each of ``choices``; also called in a worker."""
+    return [collate([rows[n] for n in chosen]) for chosen in choices]
 
 
 def load(
@@ -126,7 +124,7 @@ def load(
     apart = DataLoader(
         loader.dataset,
         batch_sampler=[numbers],
-        collate_fn=_EachChoice(loader.collate_fn, choices),
+        collate_fn=partial(_collated, loader.collate_fn, choices),
         num_workers=min(1, loader.num_workers),
         timeout=loader.timeout,
         worker_init_fn=loader.worker_init_fn,

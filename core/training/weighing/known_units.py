@@ -87,11 +87,6 @@ class KnownUnits:
         return not is_sought or self.has_waited or self.batches > 0
 
     @property
-    def is_nothing(self) -> bool:
-        """Whether it is settled that no unit is known."""
-        return self.is_settled and self.unit is None
-
-    @property
     def is_decided(self) -> bool:
         """Whether no batch can tell anything more of what others count."""
         is_one = self.is_settled and len(self.live) <= 1

@@ -56,9 +56,8 @@ def look(subject: Subject, batch: Contents, question: Question) -> Look:
         batch: shares nothing with what is computed on.
         question: what is to be told.
     """
-    modules: list[nn.Module] = [subject.model]
-    modules += [each for each in subject.beside if isinstance(each, nn.Module)]
-    modules += [subject.loss_fn] if isinstance(subject.loss_fn, nn.Module) else []
+    computing = subject.model, *subject.beside, subject.loss_fn
+    modules = [each for each in computing if isinstance(each, nn.Module)]
     optimizers = [each for each in subject.beside if isinstance(each, Optimizer)]
     drawn = [each for each in subject.beside if is_generator(each)]
     with (

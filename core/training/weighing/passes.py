@@ -82,11 +82,7 @@ class Passes:
         return self._subject.by_losses or self._found.by_losses
 
     def _modes(self) -> Iterator[None]:
-        """Go through the modes, in the precision of the run where full one will not do.
-
-        Raises:
-            Exception: computing the loss raises, as training would.
-        """
+        """Go through the modes, in the precision of the run where full one raises."""
         try:
             yield from self._modes_of_a_precision()
             return
@@ -128,10 +124,7 @@ class Passes:
             self._into_eval()
 
     def _tried(self, enter: Callable[[], None]) -> tuple[float | None, bool]:
-        """Return the loss in a mode, None where that raises; and whether it draws.
-
-        It is kept ahead.
-        """
+        """Return the loss in a mode, None where that raises; and whether it draws."""
         enter()
         self._ahead = None  # or the graphs of two would take room at once
         before, value = self._kept.states(), None

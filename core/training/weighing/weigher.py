@@ -104,7 +104,8 @@ class Weigher:
         subject.model, subject.device, subject.loader = model, device, loader
         # Several parts of one batch make a window, too.
         subject.batches_a_window = batches_a_window * subject.strategy.size
-        if subject.batches_a_window > 1 and (known.is_defined or known.is_nothing):
+        is_unmeasured = known.is_defined or (known.is_settled and known.unit is None)
+        if subject.batches_a_window > 1 and is_unmeasured:
             self.reset()  # with one batch a window nothing had to be measured
         self.weigh = self.ask
         self._tell_window()
@@ -171,12 +172,11 @@ class Weigher:
         looks_again = known.later.number is not None or known.undecided
         if callable(self._loss_per) or looks_again:
             return None
-        left = known.live if len(known.live) > 1 else {}
-        is_first = known.unit == next(iter(left), known.unit)
+        is_first = len(known.live) < 2 or known.unit == next(iter(known.live))
         may_count = known.is_settled or (known.has_waited and self._search.may_wait)
         if not (is_first and may_count):
             return None
-        return usual_weight(self.counts, known.unit, left, known.scale, self.ask)
+        return usual_weight(self.counts, known, self.ask)
 
     def __call__(
         self, batch: Any, issued: Any = None, samples: int | None = None

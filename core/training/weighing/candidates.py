@@ -260,10 +260,10 @@ class Counts:
         counted = {unit: self(unit, batch, samples, issued) for unit in units}
         return {unit: each for unit, each in counted.items() if each is not None}
 
-    def of_torch(self, live: list[str]) -> list[str]:
-        """Return the one unit of torch's cross entropy, if it is among ``live``."""
-        units = ("class_weights", "labels") if self.is_torch_loss else ()
-        return next(([unit] for unit in units if unit in live), live)
+    def of_torch(self, units: list[str]) -> list[str]:
+        """Return the one unit of torch's cross entropy, if it is among ``units``."""
+        own = ("class_weights", "labels") if self.is_torch_loss else ()
+        return next(([unit] for unit in own if unit in units), units)
 
     def labelled(self, batch: Any, num_rows: int) -> list[int]:
         """Return the rows that have labels, those with most first; or all rows."""
@@ -380,9 +380,9 @@ class Contents:
         amounts = self.counts.all(self.batch, self.samples, self.issued)
         return {unit: float(amount) for unit, amount in amounts.items()}
 
-    def present(self, live: Iterable[str]) -> list[str]:
-        """Return the units in ``live`` of which it has any, in their order."""
-        return [unit for unit in live if self(unit) != 0]
+    def present(self, units: Iterable[str]) -> list[str]:
+        """Return the units in ``units`` of which it has any, in their order."""
+        return [unit for unit in units if self(unit) != 0]
 
     def whole(self) -> Contents:
         """Return the contents of the batch that it is."""

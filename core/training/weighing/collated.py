@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, default_collate, default_convert
 from training.feed.structure import CannotCutError, may_be_second, samples_of
 from training.signals.shield import iterate_shielded, shielded
 from training.weighing.candidates import Contents
-from training.weighing.cut import ALONE, Way, rows_of_parts, turns_of
+from training.weighing.cut import ALONE, Way, num_cuts_of, rows_of_parts
 
 
 class Collated(Way):
@@ -43,8 +43,8 @@ class Collated(Way):
             more = range(numbers[0] + 1, numbers[0] + min(4, total))
             numbers += [number % total for number in more]
         size = len(numbers)
-        self.num_turns = turns_of(size, "the batch has one row")
-        order, turns = list(range(size)), (*range(self.num_turns), ALONE)
+        self.num_cuts = num_cuts_of(size, "the batch has one row")
+        order, turns = list(range(size)), (*range(self.num_cuts), ALONE)
         cuts = {turn: rows_of_parts(order, turn, size) for turn in turns}
         # All parts at once: else each cut would read the rows in a worker of its own.
         whole, *parts = load(loader, numbers, [order, *chain(*cuts.values())])

@@ -75,19 +75,19 @@ class Way:
     Attributes:
         title: of the way, for a sentence.
         whole: what it cuts.
-        num_turns: how many different cuts there are.
+        num_cuts: how many different cuts there are.
         amounts: unit -> what the whole batch holds of it.
     """
 
     title: str
-    num_turns: int
+    num_cuts: int
     amounts: Mapping[str, float]
 
     def __init__(self, batch: Contents) -> None:
         self.whole, self._counts = batch.batch, batch.counts
 
     def cut(self, turn: int) -> Cut:
-        """Return two parts, others for each ``turn`` below ``num_turns``.
+        """Return two parts, others for each ``turn`` below ``num_cuts``.
 
         ALONE: up to four, which together tell as much as three cuts into two.
         """
@@ -131,7 +131,7 @@ class Rows(Way):
         take(self._rows, range(num_rows), num_rows)  # it can be cut
         self._order = batch.counts.labelled(self._rows, num_rows)
         few = "fewer than two of its rows have labels"
-        self.num_turns = turns_of(len(self._order), few)
+        self.num_cuts = num_cuts_of(len(self._order), few)
         # A batch of crops may hold more rows than the sampler issued samples.
         self.amounts = batch.counts.all(self.whole, num_rows)
 
@@ -188,7 +188,7 @@ class Masks(Way):
             blocks = np.array_split(places, min(8, len(places)) or 1)
             self._order = [[int(b[0]), int(b[-1]) + 1] for b in blocks if len(b)]
         few = "it has fewer than two labels that count"
-        self.num_turns = turns_of(len(self._order), few)
+        self.num_cuts = num_cuts_of(len(self._order), few)
         amounts = counts.all(self.whole, None)
         self.amounts = {u: amounts[u] for u in OF_LABELS if u in amounts}
 
@@ -258,7 +258,7 @@ class Outputs(Way):
         self._num_rows = len(self._labels)
         self._order = batch.counts.labelled(self.whole, self._num_rows)
         few = "fewer than two of its targets count"
-        self.num_turns = turns_of(len(self._order), few)
+        self.num_cuts = num_cuts_of(len(self._order), few)
         self.amounts = batch.counts.all(self.whole, batch.samples)
         if self.amounts.get("samples") != self._num_rows:  # a row is something else
             self.amounts.pop("samples", None)
@@ -329,7 +329,7 @@ def with_labels(batch: Any, labels: Any) -> Any:
     return other
 
 
-def turns_of(num_rows: int, few: str) -> int:
+def num_cuts_of(num_rows: int, few: str) -> int:
     """Return how many different cuts there are, at most three.
 
     Raises:

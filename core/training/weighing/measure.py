@@ -117,7 +117,7 @@ class Measurement:
         for way in self._ways():
             with self._noting_errors():
                 self._try(way(), whole)
-            if found.turns:
+            if found.num_cuts:
                 break
         if self._question.is_known:  # a confirmed one need not be told from others
             return found
@@ -154,46 +154,46 @@ class Measurement:
         found, question = self._found, self._question
         if way.whole is not self._batch.batch:
             whole = self._passes.gradient(way.whole)
-        live = [u for u in way.amounts if question.live is None or u in question.live]
+        left = way.amounts if question.units is None else question.units
+        units = [unit for unit in way.amounts if unit in left]
         # Half precision and losses tell shares too vaguely for one cut to do.
         if question.is_known and not (found.is_half or found.by_losses):
-            cut = way.cut(ALONE)
+            cut, found.num_cuts = way.cut(ALONE), 1
             parts = list(map(self._passes.gradient, cut.parts))
-            found.live = confirmed(live, cut.shares, whole, parts)
-            found.turns = 1
+            found.units = confirmed(units, cut.shares, whole, parts)
             return
-        adds_up = isinstance(way, (Masks, Outputs)) and "sum" not in live
-        live, turns, is_mixed = live + ["sum"] * adds_up, 0, False
-        for turn in range(min(question.turns, way.num_turns)):
+        adds_up = isinstance(way, (Masks, Outputs)) and "sum" not in units
+        units, num_cuts, is_mixed = units + ["sum"] * adds_up, 0, False
+        for turn in range(min(question.num_cuts, way.num_cuts)):
             cut = way.cut(turn)
             told = self._fit(whole, cut)
             if told is None:
                 continue
-            right = fitting(live, cut.shares, told)
-            if found.by_losses and right != fitting(live, cut.shares, told, 10.0):
+            right = fitting(units, cut.shares, told)
+            if found.by_losses and right != fitting(units, cut.shares, told, 10.0):
                 continue  # one of them is neither right nor clearly wrong
-            turns += 1
+            num_cuts += 1
             is_mixed = self._is_mixed(told)
             if found.fit is None or is_mixed or all(":" in unit for unit in right):
                 found.fit, found.shares, found.sizes = told, cut.shares, cut.sizes
-            live = live if is_mixed else right
-            if is_mixed or not live:
+            units = units if is_mixed else right
+            if is_mixed or not units:
                 break
         why = ""
-        if not turns:
+        if not num_cuts:
             why = "gradients that tell nothing"
-        elif adds_up and live == ["sum"]:
+        elif adds_up and units == ["sum"]:
             why = "parts that add up to the whole"
         elif is_mixed and isinstance(way, Collated):
             why = "parts of another batch"
-        elif found.by_losses and not live:
+        elif found.by_losses and not units:
             why = "losses that no unit explains"
         if why:
             found.fit = None
             raise CannotCutError(f"{way.title} leaves {why}")
-        found.turns = turns
+        found.num_cuts = num_cuts
         # Entries by name come last.
-        found.live = [] if is_mixed else sorted(live, key=lambda unit: ":" in unit)
+        found.units = [] if is_mixed else sorted(units, key=lambda unit: ":" in unit)
 
     def _compare_said(self, whole: Tensor) -> None:
         """Compare what step_fn says of two parts with what their gradients weigh."""
@@ -203,17 +203,17 @@ class Measurement:
             gradients.append(self._passes.gradient(part))
             weights.append(self._passes.said or 0.0)
         told = fit(whole, gradients[0], gradients[1], found.is_half)
-        if told is None or not found.said or told.rest > LIMIT:
+        if told is None or not found.said or told.residual > LIMIT:
             return
         found.fit, found.sizes = told, cut.sizes
         said = weights[0] / found.said, weights[1] / found.said
         found.shares = {**cut.shares, "said": said}
-        found.live = fitting(["said"], found.shares, told)
+        found.units = fitting(["said"], found.shares, told)
 
     def _tell_apart(self) -> None:
         """One look more, with labels thinned, where units had equal shares so far."""
         units = {"shifted_labels", "labels", "samples", "elements"}
-        tied = units & set(self._found.live)
+        tied = units & set(self._found.units)
         has_labels = bool(tied & {"shifted_labels", "labels"})
         if has_labels and len(tied) > 1 and self._may_mask():
             thinned = Masks(self._batch, True).thinned()
@@ -226,7 +226,7 @@ class Measurement:
         shares of their elements.
         """
         subject, found = self._subject, self._found
-        has_width = "samples" in found.live and any("elements" in u for u in found.live)
+        has_width = "samples" in found.units and "elements" in " ".join(found.units)
         # Processes whose rows are of other widths would make other passes.
         is_alone = not subject.strategy.is_divided
         has_parted = self._question.has_parted
@@ -235,8 +235,8 @@ class Measurement:
         # Those of an evaluation are no rows of this loader.
         if self._batch.issued is not None and collates_by_itself(subject.loader):
             way = Collated(self._batch, subject.loader)
-            for cut in map(way.cut, range(way.num_turns)):
-                if len({cut.shares.get(unit) for unit in found.live}) > 1:
+            for cut in map(way.cut, range(way.num_cuts)):
+                if len({cut.shares.get(unit) for unit in found.units}) > 1:
                     self._narrow(way.whole, cut)
                     return
 
@@ -245,8 +245,8 @@ class Measurement:
         told, found = self._fit(self._passes.gradient(whole), cut), self._found
         if told is None or self._is_mixed(told):
             return
-        if right := fitting(found.live, cut.shares, told):
-            found.live, found.fit = right, told
+        if right := fitting(found.units, cut.shares, told):
+            found.units, found.fit = right, told
             found.shares, found.sizes = cut.shares, cut.sizes
 
     def _fit(self, whole: Tensor, cut: Cut) -> Fit | None:
@@ -257,18 +257,18 @@ class Measurement:
 
     def _is_mixed(self, told: Fit) -> bool:
         """Whether rows depend on one another."""
-        return told.rest > (LIMIT_HALF if self._found.is_half else LIMIT)
+        return told.residual > (LIMIT_HALF if self._found.is_half else LIMIT)
 
     def _look_at_column_0(self) -> None:
         """Where no row has a label in column 0, tell whether one there would count."""
         found, own = self._found, self._batch.batch
         labels = labels_of(own)
         both = {"shifted_labels", "labels"}
-        if not both <= set(found.live) or labels is None or labels.ndim != 2:
+        if not both <= set(found.units) or labels is None or labels.ndim != 2:
             return
         other = Masks(self._batch, True).shifted()
         with torch.enable_grad():
             one, two = (float(self._passes.loss(b).detach()) for b in (own, other))
         counts = abs(one - two) > (1e-3 if found.is_half else 1e-7) * abs(one)
         gone = "shifted_labels" if counts else "labels"
-        found.live = [unit for unit in found.live if unit != gone]
+        found.units = [unit for unit in found.units if unit != gone]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.hardware.strategy import Strategy
-from training.weighing.candidates import Counts
+from training.weighing.candidates import Contents, Counts
 from training.weighing.fit import Fit
 
 #: (model, batch, weight counted on the host) -> (0-d mean loss, weight, all else).
@@ -64,15 +64,15 @@ class Question:
     """What one look is to tell.
 
     Attributes:
-        live: units that earlier batches left; None: all.
-        turns: cuts to make.
+        units: units that earlier batches left; None: all.
+        num_cuts: cuts to make.
         has_parted: whether those units weigh this batch unlike the ones before.
         is_known: whether the unit is, and one cut is to confirm it.
         in_full: whether to compute in full precision where the model can.
     """
 
-    live: list[str] | None = None
-    turns: int = 3
+    units: list[str] | None = None
+    num_cuts: int = 3
     has_parted: bool = False
     is_known: bool = False
     in_full: bool = True
@@ -83,8 +83,8 @@ class Look:
     """What one batch told.
 
     Attributes:
-        turns: cuts that told something.
-        live: units that explain all of them, preferred ones first.
+        num_cuts: cuts that told something.
+        units: units that explain all of them, preferred ones first.
         fit: the cut that told most: the refuting one, or the first.
         shares: of each unit in that cut.
         sizes: of its parts.
@@ -99,8 +99,8 @@ class Look:
         is_empty: it has no gradient, or one that is not finite.
     """
 
-    turns: int = 0
-    live: list[str] = field(default_factory=list)
+    num_cuts: int = 0
+    units: list[str] = field(default_factory=list)
     fit: Fit | None = None
     shares: dict[str, tuple[float, ...]] = field(default_factory=dict)
     sizes: Sequence[int] = ()
@@ -116,20 +116,17 @@ class Look:
     @property
     def is_none(self) -> bool:
         """Whether no unit explains it, or rows depend on one another."""
-        return self.turns > 0 and not self.live
+        return self.num_cuts > 0 and not self.units
 
     @property
     def belies_said(self) -> bool:
         """Whether ``step_fn`` said weights that are not those of its gradients."""
-        return "said" in self.shares and "said" not in self.live
+        return "said" in self.shares and "said" not in self.units
 
-    def is_over_nothing(self, units: Sized, present: Sized) -> bool:
-        """Whether the batch is a mean over nothing, which counts 0 in its window.
+    def is_over_nothing(self, units: Collection[str], batch: Contents) -> bool:
+        """Whether ``batch`` is a mean over nothing, which counts 0 in its window.
 
-        One that holds some of each unit may have no gradient for another reason.
-
-        Args:
-            units: that the loss may be a mean over.
-            present: those of them of which the batch holds any.
+        One that holds some of each of ``units``, which it may be a mean over, may have
+        no gradient for another reason.
         """
-        return self.is_empty and len(present) < len(units)
+        return self.is_empty and len(batch.present(units)) < len(units)

@@ -32,10 +32,10 @@ def usual_weight(counts: Counts, known: KnownUnits, ask: Weigh) -> Weigh:
         known: of the unit; where none is, samples count.
         ask: weighs any other batch.
     """
-    is_one, scale = len(known.live) < 2, known.scale
-    live = {known.unit or "samples": 1.0} if is_one else known.live
+    is_one, scale = len(known.possible) < 2, known.scale
+    possible = {known.unit or "samples": 1.0} if is_one else known.possible
     (first, before), *others = (
-        (_counter(counts, each), amount) for each, amount in live.items()
+        (_counter(counts, each), amount) for each, amount in possible.items()
     )
 
     def weigh(batch: Any, source: Any) -> float:
@@ -59,7 +59,7 @@ def usual_weight(counts: Counts, known: KnownUnits, ask: Weigh) -> Weigh:
                 return ask(batch, source)
         return scale * whole
 
-    if list(live) != ["labels"]:
+    if list(possible) != ["labels"]:
         return weigh
     ignored = counts.ignored
 

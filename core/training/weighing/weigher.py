@@ -152,11 +152,11 @@ class Weigher:
             batch: on the host.
             source: what it came from: ``issued`` are its indices, or None.
         """
-        seen = self._search.seen
+        before = self._search.last_look
         weight = self._said(batch)
         if weight is None:
             weight = self._search.weight(self._contents(batch, source))
-        if self.weigh == self.ask or self._search.seen is not seen:
+        if self.weigh == self.ask or self._search.last_look is not before:
             self.weigh = self._usual() or self.ask
             self._tell_window()
         return weight
@@ -170,11 +170,9 @@ class Weigher:
         """Return what counts usual batches at once, if all there is to do is count."""
         known = self._search.known
         looks_again = known.later.number is not None or known.undecided
-        if callable(self._loss_per) or looks_again:
-            return None
-        is_first = len(known.live) < 2 or known.unit == next(iter(known.live))
+        is_first = len(known.possible) < 2 or known.unit == next(iter(known.possible))
         may_count = known.is_settled or (known.has_waited and self._search.may_wait)
-        if not (is_first and may_count):
+        if callable(self._loss_per) or looks_again or not (is_first and may_count):
             return None
         return usual_weight(self.counts, known, self.ask)
 

@@ -342,7 +342,7 @@ class Contents:
     Attributes:
         counts: counts units.
         batch: on the host.
-        samples: in it, where that is known.
+        samples: in it, where that is known: as many as are issued.
         issued: their indices, where the sampler of the run issued them.
         stands_in: whether it is there in place of an empty part, and counts nothing.
         is_second: whether its samples are in dimension 1, once it is looked at.
@@ -354,6 +354,10 @@ class Contents:
     issued: Any = None
     stands_in: bool = False
     is_second: bool = False
+
+    def __post_init__(self) -> None:
+        if self.issued is not None:
+            self.samples = len(self.issued)
 
     def __call__(self, unit: str) -> float | None:
         """Return how many of ``unit`` are in it; None where it has none."""

@@ -113,10 +113,8 @@ class PartWeigher(Weigher):
         return counted(super().ask(part, source), source)
 
     def _contents(self, part: Any, source: Any) -> Part:
-        issued = source.issued
-        samples = None if issued is None else len(issued)
-        read = partial(self._whole, part, source)
-        return Part(self.counts, part, samples, issued, source.stands_in, read=read)
+        how = {"issued": source.issued, "stands_in": source.stands_in}
+        return Part(self.counts, part, **how, read=partial(self._whole, part, source))
 
     def _usual(self) -> Weigh | None:
         if len(self._search.known.possible) > 1:  # others are asked at each batch
@@ -160,7 +158,7 @@ class PartWeigher(Weigher):
         indices = source.issued.whole
         with untouched([], subject.loader):
             (batch,) = load(subject.loader, indices, [range(len(indices))])
-        return Contents(self.counts, batch, len(indices), indices)
+        return Contents(self.counts, batch, issued=indices)
 
 
 def counted(weight: float, source: Any) -> float:

@@ -162,9 +162,7 @@ class Weigher:
         return weight
 
     def _contents(self, batch: Any, source: Any) -> Contents:
-        issued = source.issued
-        samples = None if issued is None else len(issued)
-        return Contents(self.counts, batch, samples, issued)
+        return Contents(self.counts, batch, issued=source.issued)
 
     def _usual(self) -> Weigh | None:
         """Return what counts usual batches at once, if all there is to do is count."""
@@ -191,7 +189,6 @@ class Weigher:
         """
         if (said := self._said(batch)) is not None:
             return said
-        samples = samples if issued is None else len(issued)
         return self._search.weight(Contents(self.counts, batch, samples, issued))
 
     def evaluated(self, batch: Any, samples: int | None = None) -> float:

@@ -133,7 +133,7 @@ def compare_splits(trainer: Trainer) -> Comparison:
     trainer.state.weigher.prepare(trainer.model, trainer.device, loader)
     weigh = trainer.state.weigher
     batch, indices = batches(sizes)[0]
-    look = weigh.look(Contents(weigh.counts, batch, len(indices), indices))
+    look = weigh.look(Contents(weigh.counts, batch, issued=indices))
     first = _gradient(trainer, batches(sizes), trainer._forward, weigh)
     second = _gradient(trainer, batches(others), trainer._forward, weigh)
     alike = _gradient(trainer, batches(others), _unweighted(trainer._forward), weigh)

@@ -29,7 +29,7 @@ class Phase(Enum):
 class KnownUnits:
     """What is known so far of what a loss is a mean over.
 
-    ``Search`` asks for what changes it, from ``begin`` on; all combinations are:
+    ``Search`` moves it on by its methods from ``begin`` on; all combinations are:
 
     ======= ================= ============ =========================================
     phase   unit              possible     what is done with a batch
@@ -90,8 +90,7 @@ class KnownUnits:
     @property
     def is_decided(self) -> bool:
         """Whether no batch can tell anything more of what others count."""
-        is_one = self.is_settled and len(self.possible) <= 1
-        return is_one and not self.undecided
+        return self.is_settled and len(self.possible) <= 1 and not self.undecided
 
     @property
     def is_shifted(self) -> bool | None:
@@ -206,20 +205,11 @@ class KnownUnits:
         return False
 
     def settle(self, may_differ: bool) -> None:
-        """Believe what is left.
-
-        Args:
-            may_differ: whether some later batches are looked at again.
-        """
+        """Believe what is left; some later batches are looked at if it may differ."""
         self.phase, self.later = Phase.SETTLED, LaterLooks(0 if may_differ else None)
 
     def change(self, amounts: dict[str, float], is_defined: bool) -> None:
-        """Take other units than those of a checkpoint.
-
-        Args:
-            amounts: unit -> amount in the batch that tells, of all that it may be.
-            is_defined: as above.
-        """
+        """Begin again where the unit is another than that of a checkpoint."""
         self.begin(amounts)
         self.scale, self.evaluated, self.is_defined = 1.0, None, is_defined
 

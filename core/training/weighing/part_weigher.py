@@ -95,11 +95,7 @@ class PartSearch(Search):
 
 
 class PartWeigher(Weigher):
-    """Weighs this process's parts of batches.
-
-    Args:
-        given: as those of ``Weigher``.
-    """
+    """Weighs this process's parts of batches."""
 
     _search_kind = PartSearch
 

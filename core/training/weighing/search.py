@@ -126,8 +126,7 @@ class Search:
 
     def _look_again(self, batch: Contents) -> None:
         """Refuse a unit that a later batch belies."""
-        known = self.known
-        units = list(known.possible)
+        known, units = self.known, list(self.known.possible)
         look = self.look(batch, units, is_known=True)
         # If one process is unsure, as rounding differs, all measure in full: their
         # passes may wait for one another.

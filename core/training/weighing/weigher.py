@@ -30,7 +30,9 @@ class Weigher:
     """Weighs each batch; measures first batches where nobody says a weight.
 
     ``batch.loss_weight`` comes first, then ``loss_per``, then what torch defines, then
-    what is measured.
+    what is measured. The loop calls ``weigh``, which learns to count usual batches at
+    once; who has a batch by itself calls the weigher; and ``evaluated`` is for batches
+    that are not trained on, and decides nothing.
 
     Args:
         loss_per: the name of a unit, a function batch -> float, or None: measure.

@@ -144,7 +144,7 @@ def run_unsure(rank: int) -> int:
         looks += 1
         seen = look(self, *given, is_known=is_known)
         if is_known and self._subject.strategy.rank == rank:
-            seen.live = []
+            seen.units = []
         return seen
 
     PartSearch.look = unsure  # type: ignore[method-assign]

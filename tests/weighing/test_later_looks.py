@@ -128,7 +128,7 @@ def test_w4_half_precision_belies_no_unit_by_the_share_of_a_small_part(
     first, second = size * torch.eye(4)[0].double(), torch.eye(4)[1].double()
     told = fit(0.27 * first + 2 / 3 * second, first, second, is_half)
     shares = {"samples": (1 / 3, 2 / 3)}
-    seen = Look(fit=told, shares=shares, turns=1, is_half=is_half)
+    seen = Look(fit=told, shares=shares, num_cuts=1, is_half=is_half)
     assert is_belied(["samples"], seen) == belied
 
 
@@ -226,7 +226,7 @@ def test_what_belongs_to_neither_part_belies_a_unit_where_it_is_no_rounding(
 ) -> None:
     whole = (ALONG[0] + 2 * ALONG[1]) / 3 + 0.02 * ALONG[2]
     told = fit(whole, ALONG[0], ALONG[1], is_half=False)
-    seen = Look(fit=told, shares={"samples": (1 / 3, 2 / 3)}, turns=1, **options)
+    seen = Look(fit=told, shares={"samples": (1 / 3, 2 / 3)}, num_cuts=1, **options)
     assert is_belied(["samples"], seen, 1e-7, norm) == belied
     assert not is_belied(["samples"], seen, 1e-3, norm)  # nor where it was some before
 
@@ -237,7 +237,7 @@ def test_nor_does_a_share_that_the_rounding_of_the_first_gradients_moves(
 ) -> None:
     whole = 0.36 * ALONG[0] + 2 / 3 * ALONG[1]
     told = fit(whole, ALONG[0], ALONG[1], is_half=False)
-    seen = Look(fit=told, shares={"samples": (1 / 3, 2 / 3)}, turns=1)
+    seen = Look(fit=told, shares={"samples": (1 / 3, 2 / 3)}, num_cuts=1)
     assert is_belied(["samples"], seen, 1e-7, norm) == belied
 
 

@@ -392,8 +392,8 @@ def test_a_batch_that_leads_back_to_itself_has_no_dimension_1_of_samples() -> No
 
 
 def test_half_of_a_batch_has_half_of_the_samples_in_dimension_1() -> None:
-    half = first_half({"x": torch.zeros(5, 8, 3), "lengths": torch.zeros(8)}, True)
-    assert {name: each.shape for name, each in half.items()} == {
-        "x": (5, 4, 3),
-        "lengths": (4,),
-    }
+    entries = {"x": torch.zeros(5, 8, 3), "lengths": torch.zeros(8)}
+    half = first_half(Contents(Counts(), entries, is_second=True))
+    assert half is not None
+    shapes = {name: tuple(each.shape) for name, each in half.batch.items()}
+    assert shapes == {"x": (5, 4, 3), "lengths": (4,)}

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from training.weighing.candidates import FEW, SOME, Counts
+from training.weighing.known_units import KnownUnits
 from training.weighing.usual_batch import usual_weight
 
 ROWS = torch.randn(4, 3)
@@ -62,7 +63,7 @@ def test_a_usual_batch_counts_as_any_other_way(
     name: str, unit: str, issued: Any
 ) -> None:
     counts = Counts(torch.nn.CrossEntropyLoss(torch.arange(1.0, 8.0)))
-    found = usual_weight(counts, unit, {}, 1.0, UNUSUAL)(
+    found = usual_weight(counts, KnownUnits(unit), UNUSUAL)(
         BATCHES[name], SimpleNamespace(issued=issued)
     )
     samples = None if issued is None else len(issued)
@@ -72,15 +73,14 @@ def test_a_usual_batch_counts_as_any_other_way(
 
 @pytest.mark.parametrize("name", sorted(USUAL))
 def test_a_usual_batch_is_counted_at_once(name: str) -> None:
-    weight = usual_weight(Counts(), "samples", {}, 1.0, UNUSUAL)
+    weight = usual_weight(Counts(), KnownUnits("samples"), UNUSUAL)
     assert weight(BATCHES[name], SimpleNamespace(issued=None)) == 4.0
 
 
 def test_units_that_no_longer_go_together_are_left_to_the_weigher() -> None:
     source = SimpleNamespace(issued=None)
-    weight = usual_weight(
-        Counts(), "labels", {"labels": 3.0, "samples": 4.0}, 2.0, UNUSUAL
-    )
+    known = KnownUnits("labels", {"labels": 3.0, "samples": 4.0}, scale=2.0)
+    weight = usual_weight(Counts(), known, UNUSUAL)
     assert weight((ROWS, LABELS), source) == 6.0
     assert weight((ROWS, LABELS.clamp(min=0)), source) is None
 
@@ -110,7 +110,7 @@ def test_labels_count_as_any_other_way_whatever_is_ignored(
     counts = Counts(torch.nn.CrossEntropyLoss(ignore_index=ignored))
     batch = BATCHES[name]
     for unit, column in (("labels", 0), ("shifted_labels", 1)):
-        weigh = usual_weight(counts, unit, {}, 1.0, UNUSUAL)
+        weigh = usual_weight(counts, KnownUnits(unit), UNUSUAL)
         found = weigh(batch, SimpleNamespace(issued=None))
         if name not in WHOLE:
             assert found is None
@@ -130,7 +130,7 @@ def test_labels_count_as_any_other_way_whatever_is_ignored(
 def test_only_many_labels_of_which_some_are_ignored_are_counted_by_numpy(
     name: str, live: dict[str, float]
 ) -> None:
-    weight = usual_weight(Counts(), "labels", live, 1.0, UNUSUAL)
+    weight = usual_weight(Counts(), KnownUnits("labels", live), UNUSUAL)
     source = SimpleNamespace(issued=None)
     seen = numpy_functions_in(lambda: weight(BATCHES[name], source))
     assert bool(seen) == (name == "many pairs")

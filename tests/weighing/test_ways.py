@@ -29,7 +29,7 @@ from training import Trainer
 from training.errors import ConfigError
 from training.feed.structure import CannotCutError
 from training.loop.forward import make_forward
-from training.weighing.candidates import Counts
+from training.weighing.candidates import Contents, Counts
 from training.weighing.cut import Masks, has_licence
 from training.weighing.weigher import Weigher
 
@@ -93,7 +93,7 @@ def test_w5_labels_are_not_masked_without_a_licence() -> None:
     counts, model = Counts(), nn.Linear(6, 5)
     assert not has_licence((x, y), model, counts)
     with pytest.raises(CannotCutError, match="known to be left out"):
-        Masks((x, y), counts, has_licence((x, y), model, counts))
+        Masks(Contents(counts, (x, y)), has_licence((x, y), model, counts))
 
 
 @pytest.mark.parametrize(

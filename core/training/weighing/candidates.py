@@ -260,10 +260,10 @@ class Counts:
         counted = {unit: self(unit, batch, samples, issued) for unit in units}
         return {unit: each for unit, each in counted.items() if each is not None}
 
-    def of_torch(self, live: list[str]) -> list[str]:
-        """Return the one unit of torch's cross entropy, if it is among ``live``."""
-        units = ("class_weights", "labels") if self.is_torch_loss else ()
-        return next(([unit] for unit in units if unit in live), live)
+    def of_torch(self, units: list[str]) -> list[str]:
+        """Return the one unit of torch's cross entropy, if it is among ``units``."""
+        own = ("class_weights", "labels") if self.is_torch_loss else ()
+        return next(([unit] for unit in own if unit in units), units)
 
     def labelled(self, batch: Any, num_rows: int) -> list[int]:
         """Return the rows that have labels, those with most first; or all rows."""
@@ -342,9 +342,10 @@ class Contents:
     Attributes:
         counts: counts units.
         batch: on the host.
-        samples: in it, where that is known.
+        samples: in it, where that is known: as many as are issued.
         issued: their indices, where the sampler of the run issued them.
         stands_in: whether it is there in place of an empty part, and counts nothing.
+        is_second: whether its samples are in dimension 1, once it is looked at.
     """
 
     counts: Counts
@@ -352,6 +353,11 @@ class Contents:
     samples: int | None = None
     issued: Any = None
     stands_in: bool = False
+    is_second: bool = False
+
+    def __post_init__(self) -> None:
+        if self.issued is not None:
+            self.samples = len(self.issued)
 
     def __call__(self, unit: str) -> float | None:
         """Return how many of ``unit`` are in it; None where it has none."""
@@ -378,9 +384,9 @@ class Contents:
         amounts = self.counts.all(self.batch, self.samples, self.issued)
         return {unit: float(amount) for unit, amount in amounts.items()}
 
-    def present(self, live: Iterable[str]) -> list[str]:
-        """Return the units in ``live`` of which it has any, in their order."""
-        return [unit for unit in live if self(unit) != 0]
+    def present(self, units: Iterable[str]) -> list[str]:
+        """Return the units in ``units`` of which it has any, in their order."""
+        return [unit for unit in units if self(unit) != 0]
 
     def whole(self) -> Contents:
         """Return the contents of the batch that it is."""

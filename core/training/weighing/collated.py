@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,8 +14,8 @@ from torch.utils.data import DataLoader, default_collate, default_convert
 
 from training.feed.structure import CannotCutError, may_be_second, samples_of
 from training.signals.shield import iterate_shielded, shielded
-from training.weighing.candidates import Contents, Counts
-from training.weighing.cut import ALONE, Way, rows_of_parts, turns_of
+from training.weighing.candidates import Contents
+from training.weighing.cut import ALONE, Way, num_cuts_of, rows_of_parts
 
 
 class Collated(Way):
@@ -24,31 +26,30 @@ class Collated(Way):
     that follow it in the data set.
 
     Args:
+        batch: whose indices the sampler issued.
         loader: torch's, over a map-style set.
-        indices: of the batch.
-        counts: counts units.
     Raises:
         CannotCutError: there is no such loader, or there are no two rows.
     """
 
     title = "collating rows again"
 
-    def __init__(self, loader: Any, indices: Any, counts: Counts) -> None:
-        if indices is None or getattr(loader, "collate_fn", None) is None:
+    def __init__(self, batch: Contents, loader: Any) -> None:
+        if batch.issued is None or getattr(loader, "collate_fn", None) is None:
             raise CannotCutError("the loader does not tell which rows are in a batch")
-        numbers = list(indices)
+        numbers = list(batch.issued)
         if len(numbers) == 1 and isinstance(numbers[0], int):
             total = len(loader.dataset)
             more = range(numbers[0] + 1, numbers[0] + min(4, total))
             numbers += [number % total for number in more]
         size = len(numbers)
-        self.num_turns = turns_of(size, "the batch has one row")
-        order, turns = list(range(size)), (*range(self.num_turns), ALONE)
+        self.num_cuts = num_cuts_of(size, "the batch has one row")
+        order, turns = list(range(size)), (*range(self.num_cuts), ALONE)
         cuts = {turn: rows_of_parts(order, turn, size) for turn in turns}
         # All parts at once: else each cut would read the rows in a worker of its own.
         whole, *parts = load(loader, numbers, [order, *chain(*cuts.values())])
-        super().__init__(whole, counts)
-        self.amounts = counts.all(whole, size)
+        super().__init__(replace(batch, batch=whole))
+        self.amounts = batch.counts.all(whole, size)
         each = iter(parts)
         self._cuts = {
             turn: ([next(each) for _ in rows], list(map(len, rows)))
@@ -107,16 +108,13 @@ def _grows_second(loader: Any, numbers: list[Any]) -> bool | None:
     return not is_first and all(may_be_second(part, size) for part, size in both)
 
 
-class _EachChoice:
-    """A collate function that makes several batches of the rows it is given."""
-
-    def __init__(
-        self, collate: Callable[[list[Any]], Any], choices: Sequence[Sequence[int]]
-    ) -> None:
-        self._collate, self._choices = collate, choices
-
-    def __call__(self, rows: list[Any]) -> list[Any]:
-        return [self._collate([rows[n] for n in chosen]) for chosen in self._choices]
+def _collated(
+    collate: Callable[[list[Any]], Any],
+    choices: Sequence[Sequence[int]],
+    rows: list[Any],
+) -> list[Any]:
+    """Return a batch for each of ``choices``; also called in a worker."""
+    return [collate([rows[n] for n in chosen]) for chosen in choices]
 
 
 def load(
@@ -126,7 +124,7 @@ def load(
     apart = DataLoader(
         loader.dataset,
         batch_sampler=[numbers],
-        collate_fn=_EachChoice(loader.collate_fn, choices),
+        collate_fn=partial(_collated, loader.collate_fn, choices),
         num_workers=min(1, loader.num_workers),
         timeout=loader.timeout,
         worker_init_fn=loader.worker_init_fn,

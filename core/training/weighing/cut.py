@@ -32,6 +32,7 @@ from training.feed.structure import (
 )
 from training.weighing.candidates import (
     NAMES,
+    Contents,
     Counts,
     has_classes,
     labels_of,
@@ -70,24 +71,23 @@ class Way:
     """One way to cut a batch into parts.
 
     Args:
-        whole: the batch.
-        counts: counts units.
+        batch: on the host.
     Attributes:
         title: of the way, for a sentence.
-        whole: as above.
-        num_turns: how many different cuts there are.
+        whole: what it cuts.
+        num_cuts: how many different cuts there are.
         amounts: unit -> what the whole batch holds of it.
     """
 
     title: str
-    num_turns: int
+    num_cuts: int
     amounts: Mapping[str, float]
 
-    def __init__(self, whole: Any, counts: Counts) -> None:
-        self.whole, self._counts = whole, counts
+    def __init__(self, batch: Contents) -> None:
+        self.whole, self._counts = batch.batch, batch.counts
 
     def cut(self, turn: int) -> Cut:
-        """Return two parts, others for each ``turn`` below ``num_turns``.
+        """Return two parts, others for each ``turn`` below ``num_cuts``.
 
         ALONE: up to four, which together tell as much as three cuts into two.
         """
@@ -112,38 +112,28 @@ class Rows(Way):
 
     Args:
         batch: on the host.
-        samples: in it, as the sampler issued them, or None.
-        counts: counts units.
-        is_second: whether they are in dimension 1.
     Raises:
         CannotCutError: the batch cannot be cut.
     """
 
     title = "cutting the batch into rows"
 
-    def __init__(
-        self,
-        batch: Any,
-        samples: int | None,
-        counts: Counts,
-        is_second: bool = False,
-    ) -> None:
-        super().__init__(batch, counts)
-        self._is_second = is_second
-        self._rows = transposed(batch) if is_second else batch
+    def __init__(self, batch: Contents) -> None:
+        super().__init__(batch)
+        self._is_second = batch.is_second
+        self._rows = transposed(self.whole) if self._is_second else self.whole
         structural = samples_of(self._rows)
-        num_rows = samples if structural is None else structural
+        num_rows = batch.samples if structural is None else structural
         if num_rows is None:
-            raise CannotCutError(
-                f"how many samples a {type(batch).__name__} holds cannot be told"
-            )
+            kind = type(self.whole).__name__
+            raise CannotCutError(f"how many samples a {kind} holds cannot be told")
         self.num_rows = num_rows
         take(self._rows, range(num_rows), num_rows)  # it can be cut
-        self._order = counts.labelled(self._rows, num_rows)
+        self._order = batch.counts.labelled(self._rows, num_rows)
         few = "fewer than two of its rows have labels"
-        self.num_turns = turns_of(len(self._order), few)
+        self.num_cuts = num_cuts_of(len(self._order), few)
         # A batch of crops may hold more rows than the sampler issued samples.
-        self.amounts = counts.all(batch, num_rows)
+        self.amounts = batch.counts.all(self.whole, num_rows)
 
     def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
         each_rows = rows_of_parts(self._order, turn, self.num_rows)
@@ -152,9 +142,9 @@ class Rows(Way):
         return parts, list(map(len, each_rows))
 
 
-def first_half(batch: Any, is_second: bool) -> Any:
+def first_half(batch: Contents) -> Contents | None:
     """Return the first half of the rows, or None where that is not to be had."""
-    rows = transposed(batch) if is_second else batch
+    rows = transposed(batch.batch) if batch.is_second else batch.batch
     num_rows = samples_of(rows)
     if num_rows is None or num_rows < 4:  # two of them are cut again
         return None
@@ -162,7 +152,8 @@ def first_half(batch: Any, is_second: bool) -> Any:
         half = take(rows, range(num_rows // 2), num_rows)
     except CannotCutError:
         return None
-    return transposed(half) if is_second else half
+    half = transposed(half) if batch.is_second else half
+    return Contents(batch.counts, half, is_second=batch.is_second)
 
 
 class Masks(Way):
@@ -170,7 +161,6 @@ class Masks(Way):
 
     Args:
         batch: on the host.
-        counts: counts units.
         has_licence: whether the loss is known to leave labels out.
     Raises:
         CannotCutError: there is no licence, or there are no two labels.
@@ -178,9 +168,9 @@ class Masks(Way):
 
     title = "masking labels"
 
-    def __init__(self, batch: Any, counts: Counts, has_licence: bool) -> None:
-        super().__init__(batch, counts)
-        labels = labels_of(batch)
+    def __init__(self, batch: Contents, has_licence: bool) -> None:
+        super().__init__(batch)
+        counts, labels = batch.counts, labels_of(self.whole)
         if labels is None or not has_classes(labels):
             raise CannotCutError("it has no class labels")
         if not has_licence:
@@ -188,7 +178,7 @@ class Masks(Way):
                 f"no label of {counts.ignored} is known to be left out"
             )
         self._labels = labels
-        rows = counts.labelled(batch, len(labels))
+        rows = counts.labelled(self.whole, len(labels))
         valid = on_host(labels != counts.ignored).reshape(-1)
         if len(rows) >= 2:
             length = valid.size // len(labels)
@@ -198,8 +188,8 @@ class Masks(Way):
             blocks = np.array_split(places, min(8, len(places)) or 1)
             self._order = [[int(b[0]), int(b[-1]) + 1] for b in blocks if len(b)]
         few = "it has fewer than two labels that count"
-        self.num_turns = turns_of(len(self._order), few)
-        amounts = counts.all(batch, None)
+        self.num_cuts = num_cuts_of(len(self._order), few)
+        amounts = counts.all(self.whole, None)
         self.amounts = {u: amounts[u] for u in OF_LABELS if u in amounts}
 
     def _parts(self, turn: int) -> tuple[Sequence[Any], list[int]]:
@@ -254,24 +244,22 @@ class Outputs(Way):
 
     Args:
         batch: on the host.
-        samples: in it, as the sampler issued them, or None.
-        counts: counts units.
     Raises:
         CannotCutError: the targets are not one tensor.
     """
 
     title = "cutting outputs and targets"
 
-    def __init__(self, batch: Any, samples: int | None, counts: Counts) -> None:
-        super().__init__(batch, counts)
-        self._labels = labels_of(batch)
+    def __init__(self, batch: Contents) -> None:
+        super().__init__(batch)
+        self._labels = labels_of(self.whole)
         if self._labels is None:
             raise CannotCutError("its targets are not one tensor")
         self._num_rows = len(self._labels)
-        self._order = counts.labelled(batch, self._num_rows)
+        self._order = batch.counts.labelled(self.whole, self._num_rows)
         few = "fewer than two of its targets count"
-        self.num_turns = turns_of(len(self._order), few)
-        self.amounts = counts.all(batch, samples)
+        self.num_cuts = num_cuts_of(len(self._order), few)
+        self.amounts = batch.counts.all(self.whole, batch.samples)
         if self.amounts.get("samples") != self._num_rows:  # a row is something else
             self.amounts.pop("samples", None)
 
@@ -341,7 +329,7 @@ def with_labels(batch: Any, labels: Any) -> Any:
     return other
 
 
-def turns_of(num_rows: int, few: str) -> int:
+def num_cuts_of(num_rows: int, few: str) -> int:
     """Return how many different cuts there are, at most three.
 
     Raises:

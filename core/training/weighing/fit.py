@@ -15,7 +15,7 @@ ROUNDING = 2e-7
 MOST = 2**20
 #: Past this nothing can be told apart.
 BLUNT = 0.02
-#: The rest that shares may leave; more means that rows depend on one another.
+#: The residual that shares may leave; more means that rows depend on one another.
 LIMIT = 1e-2
 
 
@@ -26,7 +26,7 @@ class Fit:
     Attributes:
         x: share of the first part.
         y: share of the second.
-        rest: 2-norm of what remains, over that of the whole.
+        residual: 2-norm of what remains, over that of the whole.
         near: how far a right share may be off.
         norm: 2-norm of the whole.
         firm: change of the whole that moves each share by 1; 0: not known.
@@ -36,7 +36,7 @@ class Fit:
 
     x: float
     y: float
-    rest: float
+    residual: float
     near: float
     norm: float = 0.0
     firm: tuple[float, float] = (0.0, 0.0)
@@ -76,11 +76,11 @@ def fit(whole: Tensor, first: Tensor, second: Tensor, is_half: bool) -> Fit | No
         ours, theirs = float(whole @ first) / one, float(whole @ second) / two
         x = (ours - cosine * theirs) / (sine * sine) / one
         y = (theirs - cosine * ours) / (sine * sine) / two
-        rest = float((whole - x * first - y * second).norm()) / norm
-        near = max(least, rest * slack, 4 * ROUNDING / sine)
+        residual = float((whole - x * first - y * second).norm()) / norm
+        near = max(least, residual * slack, 4 * ROUNDING / sine)
         firm = sine * one, sine * two
         blur = coarse / firm[0], coarse / firm[1]
-        return Fit(x, y, rest, near, norm, firm, blur)
+        return Fit(x, y, residual, near, norm, firm, blur)
     return _along_one_line(whole, first, second, least, slack, coarse)
 
 
@@ -101,35 +101,35 @@ def _along_one_line(
     if length <= 1e-3 * norm:  # whatever the shares, the whole is the same
         return None
     x = float((whole - second) @ apart) / length**2
-    rest = float((whole - second - x * apart).norm()) / norm
-    near = max(least, rest * slack, 10 * ROUNDING * norm / length)
+    residual = float((whole - second - x * apart).norm()) / norm
+    near = max(least, residual * slack, 10 * ROUNDING * norm / length)
     blur = coarse / length, coarse / length
     firm = length, length
-    return Fit(x, 1.0 - x, rest, near, norm, firm, blur) if near < BLUNT else None
+    return Fit(x, 1.0 - x, residual, near, norm, firm, blur) if near < BLUNT else None
 
 
 def fitting(
-    live: list[str],
+    units: list[str],
     shares: dict[str, tuple[float, ...]],
     told: Fit,
     slack: float = 1.0,
 ) -> list[str]:
-    """Return the units of ``live`` whose two ``shares`` were told, ``slack`` near."""
-    return _within(live, shares, (told.x, told.y), [slack * told.near] * 2)
+    """Return those of ``units`` whose two ``shares`` were told, ``slack`` near."""
+    return _within(units, shares, (told.x, told.y), [slack * told.near] * 2)
 
 
 def confirmed(
-    live: list[str],
+    units: list[str],
     shares: dict[str, tuple[float, ...]],
     whole: Tensor,
     parts: Sequence[Tensor],
 ) -> list[str]:
-    """Return the units of ``live`` whose ``shares`` of all parts make the whole.
+    """Return those of ``units`` whose ``shares`` of all parts make the whole.
 
     None where these gradients tell nothing, or the shares too vaguely.
 
     Args:
-        live: units.
+        units: names.
         shares: of each in ``parts``.
         whole: (P,), float64, as the others; in fp32 before.
         parts: their gradients.
@@ -143,26 +143,26 @@ def confirmed(
     if 4 * ROUNDING / max(sine, 1e-12) > LIMIT / 4:
         return []  # one depends on the others
     found = torch.linalg.solve(gram, aims)
-    rest = float((whole - found.to(whole.device) @ apart).norm()) / norm
-    near = max(1e-5, rest / 4, 4 * ROUNDING / sine)
+    residual = float((whole - found.to(whole.device) @ apart).norm()) / norm
+    near = max(1e-5, residual / 4, 4 * ROUNDING / sine)
     told = [float(each) / size for each, size in zip(found, own, strict=True)]
     # The smaller the gradient of a part beside the whole, the less sure is its share.
     slack = [near * max(1.0, norm / size) for size in own]
     if max(slack) > LIMIT / 4:
         return []
-    return _within(live, shares, told, slack)
+    return _within(units, shares, told, slack)
 
 
 def _within(
-    live: list[str],
+    units: list[str],
     shares: dict[str, tuple[float, ...]],
     told: Sequence[float],
     slack: Sequence[float],
 ) -> list[str]:
-    """Return the units of ``live`` each of whose ``shares`` is within ``slack``."""
+    """Return those of ``units`` each of whose ``shares`` is within ``slack``."""
     return [
         unit
-        for unit in live
+        for unit in units
         if unit in shares
         and all(
             abs(share - each) <= most

@@ -103,23 +103,23 @@ def _ignores(numbers: Tensor) -> bool:
 
 
 def is_belied(
-    live: Iterable[str], seen: Look, rest: float = 1.0, norm: float = 0.0
+    units: Iterable[str], look: Look, residual: float = 1.0, norm: float = 0.0
 ) -> bool:
     """Return whether a later batch tells clearly that it is none of the units.
 
     Args:
-        live: the units.
-        seen: what the batch tells.
-        rest: the most that the first batches left.
+        units: names.
+        look: what the batch tells.
+        residual: the largest of the first batches.
         norm: of their gradients the largest 2-norm; 0: not known.
     """
-    if not seen.is_none or seen.fit is None:
+    if not look.is_none or look.fit is None:
         return False
-    told, rounding = seen.fit, OF_ROUNDING * norm
-    if told.rest > LIMIT:
+    told, rounding = look.fit, OF_ROUNDING * norm
+    if told.residual > LIMIT:
         # Normal as a loss falls; but not where the first batches left only rounding.
-        was_exact = rest < OF_ROUNDING and norm > 0.0
-        is_exact = not (seen.is_half or seen.may_be_random)
-        return was_exact and is_exact and told.rest * told.norm > rounding
-    off = [told.off(seen.shares.get(unit, (1.0, 1.0)), rounding) for unit in live]
+        was_exact = residual < OF_ROUNDING and norm > 0.0
+        is_exact = not (look.is_half or look.may_be_random)
+        return was_exact and is_exact and told.residual * told.norm > rounding
+    off = [told.off(look.shares.get(unit, (1.0, 1.0)), rounding) for unit in units]
     return min(off, default=0.0) > CLEARLY + told.near

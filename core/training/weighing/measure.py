@@ -38,16 +38,14 @@ from training.weighing.cut import (
 )
 from training.weighing.fit import LIMIT, Fit, confirmed, fit, fitting
 from training.weighing.passes import Passes
-from training.weighing.subject import Look, Subject
+from training.weighing.subject import Look, Question, Subject
 from training.weighing.untouched import Kept, untouched
 
 #: ``LIMIT`` in half precision.
 LIMIT_HALF = 2e-2
 
 
-def look(
-    subject: Subject, batch: Contents, live: list[str] | None = None, turns: int = 3
-) -> Look:
+def look(subject: Subject, batch: Contents, question: Question) -> Look:
     """Return what ``batch`` tells; nothing is moved or trained.
 
     All of its rows, or as many as there is room for, although a few cost less: those
@@ -56,12 +54,10 @@ def look(
     Args:
         subject: what is measured.
         batch: shares nothing with what is computed on.
-        live: units that earlier batches left; None: all.
-        turns: cuts to make.
+        question: what is to be told.
     """
-    modules: list[nn.Module] = [subject.model]
-    modules += [each for each in subject.beside if isinstance(each, nn.Module)]
-    modules += [subject.loss_fn] if isinstance(subject.loss_fn, nn.Module) else []
+    computing = subject.model, *subject.beside, subject.loss_fn
+    modules = [each for each in computing if isinstance(each, nn.Module)]
     optimizers = [each for each in subject.beside if isinstance(each, Optimizer)]
     drawn = [each for each in subject.beside if is_generator(each)]
     with (
@@ -71,16 +67,14 @@ def look(
         torch.inference_mode(False),
         using_tf32(False),
     ):
-        is_second = holds_samples_second(batch, subject.loader)
-        subject = replace(subject, is_second=is_second)
-        found = Measurement(subject, kept, batch, live, turns).run()
-        part = batch.batch
-        while found.has_no_room and (part := first_half(part, is_second)) is not None:
-            few = Contents(batch.counts, part)
-            found = Measurement(subject, kept, few, live, turns).run()
+        batch = replace(batch, is_second=holds_samples_second(batch, subject.loader))
+        rows: Contents | None = batch
+        while rows is not None:
+            found = Measurement(subject, kept, rows, question).run()
+            rows = first_half(rows) if found.has_no_room else None
         if found.has_no_room:  # rounding blurs it, but it may have room
-            subject = replace(subject, in_full=False)
-            found = Measurement(subject, kept, batch, live, turns).run()
+            question = replace(question, in_full=False)
+            found = Measurement(subject, kept, batch, question).run()
         return found
 
 
@@ -91,24 +85,15 @@ class Measurement:
         subject: what is measured.
         kept: puts back what the passes move.
         batch: what it is measured on.
-        live: units that earlier batches left; None: all.
-        turns: cuts to make.
+        question: what is to be told.
     """
 
     def __init__(
-        self,
-        subject: Subject,
-        kept: Kept,
-        batch: Contents,
-        live: list[str] | None,
-        turns: int,
+        self, subject: Subject, kept: Kept, batch: Contents, question: Question
     ) -> None:
-        self._subject = subject
-        self._batch, self._counts = batch.batch, batch.counts
-        self._samples, self._issued = batch.samples, batch.issued
-        self._live, self._turns = live, turns
+        self._subject, self._batch, self._question = subject, batch, question
         self._found = found = Look()
-        self._passes = Passes(subject, kept, batch.batch, found)
+        self._passes = Passes(subject, kept, batch.batch, found, question)
 
     def run(self) -> Look:
         """Return what the batch tells."""
@@ -132,9 +117,9 @@ class Measurement:
         for way in self._ways():
             with self._noting_errors():
                 self._try(way(), whole)
-            if found.turns:
+            if found.num_cuts:
                 break
-        if self._subject.is_known:  # a confirmed one need not be told from others
+        if self._question.is_known:  # a confirmed one need not be told from others
             return found
         for look_on in (self._tell_apart, self._tell_by_width, self._look_at_column_0):
             with self._noting_errors():
@@ -154,88 +139,85 @@ class Measurement:
 
     def _ways(self) -> Iterator[Callable[[], Way]]:
         allowed = self._may_mask()
-        yield lambda: self._rows(self._batch)
-        yield lambda: Masks(self._batch, self._counts, allowed)
-        yield lambda: Collated(self._subject.loader, self._issued, self._counts)
+        yield lambda: Rows(self._batch)
+        yield lambda: Masks(self._batch, allowed)
+        yield lambda: Collated(self._batch, self._subject.loader)
         if self._subject.loss_fn is not None:
-            yield lambda: Outputs(self._batch, self._samples, self._counts)
-
-    def _rows(self, batch: Any) -> Rows:
-        return Rows(batch, self._samples, self._counts, self._subject.is_second)
+            yield lambda: Outputs(self._batch)
 
     def _may_mask(self) -> bool:
         model = self._subject.model if self._subject.has_own_loss else nn.Module()
-        return has_licence(self._batch, model, self._counts)
+        return has_licence(self._batch.batch, model, self._batch.counts)
 
     def _try(self, way: Way, whole: Tensor) -> None:
         """Cut in one way, and compare every turn with the candidates."""
-        found = self._found
-        if way.whole is not self._batch:
+        found, question = self._found, self._question
+        if way.whole is not self._batch.batch:
             whole = self._passes.gradient(way.whole)
-        live = [u for u in way.amounts if self._live is None or u in self._live]
+        left = way.amounts if question.units is None else question.units
+        units = [unit for unit in way.amounts if unit in left]
         # Half precision and losses tell shares too vaguely for one cut to do.
-        if self._subject.is_known and not (found.is_half or found.by_losses):
-            cut = way.cut(ALONE)
+        if question.is_known and not (found.is_half or found.by_losses):
+            cut, found.num_cuts = way.cut(ALONE), 1
             parts = list(map(self._passes.gradient, cut.parts))
-            found.live = confirmed(live, cut.shares, whole, parts)
-            found.turns = 1
+            found.units = confirmed(units, cut.shares, whole, parts)
             return
-        adds_up = isinstance(way, (Masks, Outputs)) and "sum" not in live
-        live, turns, is_mixed = live + ["sum"] * adds_up, 0, False
-        for turn in range(min(self._turns, way.num_turns)):
+        adds_up = isinstance(way, (Masks, Outputs)) and "sum" not in units
+        units, num_cuts, is_mixed = units + ["sum"] * adds_up, 0, False
+        for turn in range(min(question.num_cuts, way.num_cuts)):
             cut = way.cut(turn)
             told = self._fit(whole, cut)
             if told is None:
                 continue
-            right = fitting(live, cut.shares, told)
-            if found.by_losses and right != fitting(live, cut.shares, told, 10.0):
+            right = fitting(units, cut.shares, told)
+            if found.by_losses and right != fitting(units, cut.shares, told, 10.0):
                 continue  # one of them is neither right nor clearly wrong
-            turns += 1
+            num_cuts += 1
             is_mixed = self._is_mixed(told)
             if found.fit is None or is_mixed or all(":" in unit for unit in right):
                 found.fit, found.shares, found.sizes = told, cut.shares, cut.sizes
-            live = live if is_mixed else right
-            if is_mixed or not live:
+            units = units if is_mixed else right
+            if is_mixed or not units:
                 break
         why = ""
-        if not turns:
+        if not num_cuts:
             why = "gradients that tell nothing"
-        elif adds_up and live == ["sum"]:
+        elif adds_up and units == ["sum"]:
             why = "parts that add up to the whole"
         elif is_mixed and isinstance(way, Collated):
             why = "parts of another batch"
-        elif found.by_losses and not live:
+        elif found.by_losses and not units:
             why = "losses that no unit explains"
         if why:
             found.fit = None
             raise CannotCutError(f"{way.title} leaves {why}")
-        found.turns = turns
+        found.num_cuts = num_cuts
         # Entries by name come last.
-        found.live = [] if is_mixed else sorted(live, key=lambda unit: ":" in unit)
+        found.units = [] if is_mixed else sorted(units, key=lambda unit: ":" in unit)
 
     def _compare_said(self, whole: Tensor) -> None:
         """Compare what step_fn says of two parts with what their gradients weigh."""
-        found, cut = self._found, self._rows(self._batch).cut(0)
+        found, cut = self._found, Rows(self._batch).cut(0)
         gradients, weights = [], []
         for part in cut.parts:
             gradients.append(self._passes.gradient(part))
             weights.append(self._passes.said or 0.0)
         told = fit(whole, gradients[0], gradients[1], found.is_half)
-        if told is None or not found.said or told.rest > LIMIT:
+        if told is None or not found.said or told.residual > LIMIT:
             return
         found.fit, found.sizes = told, cut.sizes
         said = weights[0] / found.said, weights[1] / found.said
         found.shares = {**cut.shares, "said": said}
-        found.live = fitting(["said"], found.shares, told)
+        found.units = fitting(["said"], found.shares, told)
 
     def _tell_apart(self) -> None:
         """One look more, with labels thinned, where units had equal shares so far."""
         units = {"shifted_labels", "labels", "samples", "elements"}
-        tied = units & set(self._found.live)
+        tied = units & set(self._found.units)
         has_labels = bool(tied & {"shifted_labels", "labels"})
         if has_labels and len(tied) > 1 and self._may_mask():
-            thinned = Masks(self._batch, self._counts, True).thinned()
-            self._narrow(thinned, self._rows(thinned).cut(0))
+            thinned = Masks(self._batch, True).thinned()
+            self._narrow(thinned, Rows(replace(self._batch, batch=thinned)).cut(0))
 
     def _tell_by_width(self) -> None:
         """One cut more, of rows collated again: fewer may be padded to a smaller width.
@@ -244,15 +226,17 @@ class Measurement:
         shares of their elements.
         """
         subject, found = self._subject, self._found
-        has_width = "samples" in found.live and any("elements" in u for u in found.live)
+        has_width = "samples" in found.units and "elements" in " ".join(found.units)
         # Processes whose rows are of other widths would make other passes.
         is_alone = not subject.strategy.is_divided
-        if not (subject.has_parted and has_width and is_alone) or found.by_losses:
+        has_parted = self._question.has_parted
+        if not (has_parted and has_width and is_alone) or found.by_losses:
             return
-        if collates_by_itself(subject.loader):
-            way = Collated(subject.loader, self._issued, self._counts)
-            for cut in map(way.cut, range(way.num_turns)):
-                if len({cut.shares.get(unit) for unit in found.live}) > 1:
+        # Those of an evaluation are no rows of this loader.
+        if self._batch.issued is not None and collates_by_itself(subject.loader):
+            way = Collated(self._batch, subject.loader)
+            for cut in map(way.cut, range(way.num_cuts)):
+                if len({cut.shares.get(unit) for unit in found.units}) > 1:
                     self._narrow(way.whole, cut)
                     return
 
@@ -261,8 +245,8 @@ class Measurement:
         told, found = self._fit(self._passes.gradient(whole), cut), self._found
         if told is None or self._is_mixed(told):
             return
-        if right := fitting(found.live, cut.shares, told):
-            found.live, found.fit = right, told
+        if right := fitting(found.units, cut.shares, told):
+            found.units, found.fit = right, told
             found.shares, found.sizes = cut.shares, cut.sizes
 
     def _fit(self, whole: Tensor, cut: Cut) -> Fit | None:
@@ -273,19 +257,18 @@ class Measurement:
 
     def _is_mixed(self, told: Fit) -> bool:
         """Whether rows depend on one another."""
-        return told.rest > (LIMIT_HALF if self._found.is_half else LIMIT)
+        return told.residual > (LIMIT_HALF if self._found.is_half else LIMIT)
 
     def _look_at_column_0(self) -> None:
         """Where no row has a label in column 0, tell whether one there would count."""
-        found, labels = self._found, labels_of(self._batch)
+        found, own = self._found, self._batch.batch
+        labels = labels_of(own)
         both = {"shifted_labels", "labels"}
-        if not both <= set(found.live) or labels is None or labels.ndim != 2:
+        if not both <= set(found.units) or labels is None or labels.ndim != 2:
             return
-        other = Masks(self._batch, self._counts, True).shifted()
+        other = Masks(self._batch, True).shifted()
         with torch.enable_grad():
-            own, theirs = (
-                float(self._passes.loss(b).detach()) for b in (self._batch, other)
-            )
-        counts = abs(own - theirs) > (1e-3 if found.is_half else 1e-7) * abs(own)
+            one, two = (float(self._passes.loss(b).detach()) for b in (own, other))
+        counts = abs(one - two) > (1e-3 if found.is_half else 1e-7) * abs(one)
         gone = "shifted_labels" if counts else "labels"
-        found.live = [unit for unit in found.live if unit != gone]
+        found.units = [unit for unit in found.units if unit != gone]

@@ -57,7 +57,7 @@ class PartSearch(Search):
 
     def _has_parted(self, own: Contents) -> bool:
         """Whether the units left weigh any process's part unlike those before."""
-        if len(self.known.live) <= 1:
+        if len(self.known.possible) <= 1:
             return False
         differs = not own.stands_in and self.known.has_parted(own)
         return self._subject.strategy.sum([float(differs)]) != [0.0]
@@ -78,12 +78,12 @@ class PartSearch(Search):
             ConfigError: they have measured it, and not the same.
         """
         known = self.known
-        own = known.unit, list(known.live), known.is_settled, known.scale
+        own = known.unit, list(known.possible), known.is_settled, known.scale
         every = zip(*self._subject.strategy.gather(own), strict=True)
         for what, found in zip(WHAT, every, strict=True):
             if all(each == found[0] for each in found):
                 continue
-            self._subject.strategy.on_each(partial(_require_room, self.seen))
+            self._subject.strategy.on_each(partial(_require_room, self.last_look))
             said = ", ".join(f"{each!r} on rank {r}" for r, each in enumerate(found))
             raise ConfigError(
                 "what the loss is a mean over was measured otherwise in each process "
@@ -95,11 +95,7 @@ class PartSearch(Search):
 
 
 class PartWeigher(Weigher):
-    """Weighs this process's parts of batches.
-
-    Args:
-        given: as those of ``Weigher``.
-    """
+    """Weighs this process's parts of batches."""
 
     _search_kind = PartSearch
 
@@ -113,13 +109,11 @@ class PartWeigher(Weigher):
         return counted(super().ask(part, source), source)
 
     def _contents(self, part: Any, source: Any) -> Part:
-        issued = source.issued
-        samples = None if issued is None else len(issued)
-        read = partial(self._whole, part, source)
-        return Part(self.counts, part, samples, issued, source.stands_in, read)
+        how = {"issued": source.issued, "stands_in": source.stands_in}
+        return Part(self.counts, part, **how, read=partial(self._whole, part, source))
 
     def _usual(self) -> Weigh | None:
-        if len(self._search.known.live) > 1:  # others are asked at each batch
+        if len(self._search.known.possible) > 1:  # others are asked at each batch
             return None
         weigh = super()._usual()
         if weigh is None:
@@ -142,7 +136,7 @@ class PartWeigher(Weigher):
         own = Contents(self.counts, batch, samples)
         unit, weight, agree = known.compared(own)
         if not agree:
-            others = [in_words(each) for each in known.live if each != unit]
+            others = [in_words(each) for each in known.possible if each != unit]
             log.warning(
                 "evaluation counts by %s; that the loss is a mean over %s is as likely",
                 *(in_words(str(unit)), " or ".join(others)),
@@ -160,7 +154,7 @@ class PartWeigher(Weigher):
         indices = source.issued.whole
         with untouched([], subject.loader):
             (batch,) = load(subject.loader, indices, [range(len(indices))])
-        return Contents(self.counts, batch, len(indices), indices)
+        return Contents(self.counts, batch, issued=indices)
 
 
 def counted(weight: float, source: Any) -> float:
@@ -168,9 +162,9 @@ def counted(weight: float, source: Any) -> float:
     return StandIn() if source.stands_in else weight
 
 
-def _require_room(seen: Look) -> None:
-    if seen.has_no_room:
-        why = "; ".join(seen.reasons)
+def _require_room(look: Look) -> None:
+    if look.has_no_room:
+        why = "; ".join(look.reasons)
         raise torch.OutOfMemoryError(
             f"a batch was measured, to tell what its loss is a mean over, and {why}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from training.feed.structure import deep_copy
 from training.messages.error_texts import error_text
 from training.weighing.cut import PartOfOutputs
 from training.weighing.fit import sampled
-from training.weighing.subject import Look, Precision, Subject
+from training.weighing.subject import Look, Precision, Question, Subject
 from training.weighing.untouched import Kept, quiet_train_mode
 
 #: Modes whose losses differ by this factor have losses of different forms.
@@ -35,24 +36,27 @@ class Passes:
         kept: puts back what the passes move.
         batch: what it is measured on.
         found: what the batch tells; the passes note how it was computed.
+        question: what is to be told.
     Attributes:
         said: the weight that step_fn returned for the batch computed last, or None.
         theirs: what step_fn or the model raised last.
     """
 
-    def __init__(self, subject: Subject, kept: Kept, batch: Any, found: Look) -> None:
+    def __init__(
+        self, subject: Subject, kept: Kept, batch: Any, found: Look, question: Question
+    ) -> None:
         self._subject, self._kept = subject, kept
         self._batch, self._found = batch, found
         self.said: float | None = None
         self.theirs: Exception | None = None
         self._ahead: Tensor | None = None  # the loss of the batch, just computed
-        self._as_trained = subject.is_known  # in train mode, if that will do
+        self._may_train = question.is_known  # train mode will do
         self._parameters = [p for p in subject.model.parameters() if p.requires_grad]
         found.is_half = any(p.dtype in _HALF for p in self._parameters)
         device = subject.device.type
         self._precision: Precision = partial(torch.autocast, device, enabled=False)
         self._under_way = subject.autocast or _surrounding(device)
-        if not subject.in_full and self._under_way is not None:
+        if not question.in_full and self._under_way is not None:
             self._precision, found.is_half = self._under_way, True
 
     def whole(self) -> Tensor:
@@ -60,21 +64,13 @@ class Passes:
 
         Some layers have one in train mode only, such as cuDNN's recurrent ones.
         """
-        is_random = self._prepare()
-        model, found = self._subject.model, self._found
-        try:
-            return self.gradient(self._batch)
-        except NoGradientError as error:
-            if self._as_trained:
-                self._as_trained = False
-                return self.whole()
-            if not (model.training or is_random):
-                quiet_train_mode(model, self._kept)
-                try:
-                    return self.gradient(self._batch)
-                except NoGradientError:
-                    self._into_eval()
-            found.reasons.append(str(error))
+        for _ in self._modes():
+            try:
+                return self.gradient(self._batch)
+            except NoGradientError as error:
+                why = str(error)
+        found = self._found
+        found.reasons.append(why)
         if found.is_half:
             raise NoGradientError("the losses of half precision tell nothing")
         found.by_losses = True
@@ -85,56 +81,63 @@ class Passes:
         """Whether losses are compared, not gradients."""
         return self._subject.by_losses or self._found.by_losses
 
-    def _prepare(self) -> bool:
-        """Choose precision and mode; return whether the modes have other losses."""
+    def _modes(self) -> Iterator[None]:
+        """Go through the modes, in the precision of the run where full one raises."""
         try:
-            return self._choose_mode()
+            yield from self._modes_of_a_precision()
+            return
         except Exception as error:
             # Out of memory: fewer rows tell more in full precision than all in half.
             if self._under_way is None or isinstance(error, torch.OutOfMemoryError):
                 raise
         # Below ``except``: a second error shall not be chained to the first.
         self._precision, self._found.is_half = self._under_way, True
-        return self._choose_mode()
+        yield from self._modes_of_a_precision()
 
-    def _choose_mode(self) -> bool:
-        """Eval mode, unless the loss has another form there, or is none.
+    def _modes_of_a_precision(self) -> Iterator[None]:
+        """Put the model into one mode after the other that may have the gradient.
 
-        To confirm a unit, train mode will do where nothing is drawn in it.
+        Train mode, to confirm a unit, where nothing is drawn in it. Then eval mode, and
+        train mode where that has the same loss; it stays in eval mode, for losses. Or
+        train mode alone, where eval mode has a loss of another form, or none.
         """
-        model, found = self._subject.model, self._found
-        with torch.enable_grad():  # a step function may differentiate by itself
-            quiet_train_mode(model, self._kept)
-            before = self._kept.states()
-            loud = self._value()
-            found.said = None if loud is None else self.said
-            self._as_trained &= loud is not None and self._kept.states() == before
-            if self._as_trained:
-                return False
+        found = self._found
+        in_train, draws = self._tried(self._into_train)
+        found.said = None if in_train is None else self.said
+        if self._may_train and in_train is not None and not draws:
+            yield
+        # After that of train mode: it is mostly this one whose gradient is wanted.
+        in_eval, found.may_be_random = self._tried(self._into_eval)
+        if in_eval is None or not (in_train is None or _is_close(in_eval, in_train)):
+            found.may_be_random |= in_eval is not None
+            self._ahead = None
+            self._into_train()
+            if in_train is None:
+                with torch.enable_grad():
+                    self.loss(self._batch)  # raises
+            yield
+            return
+        yield
+        if in_train is None or abs(in_eval - in_train) <= SAME * abs(in_train):
+            self._into_train()
+            yield
             self._into_eval()
-            before = self._kept.states()
-            quiet = self._value()  # last: it is mostly that whose gradient is wanted
-            found.may_be_random = self._kept.states() != before
-            if quiet is None or not (loud is None or _is_close(quiet, loud)):
-                found.may_be_random |= quiet is not None
-                self._ahead = None
-                quiet_train_mode(model, self._kept)
-                if loud is None:
-                    self.loss(self._batch)  # raises, as training would
-        if quiet is None or loud is None:
-            return quiet is None
-        return abs(quiet - loud) > SAME * abs(loud)
 
-    def _value(self) -> float | None:
-        """Return the loss of the batch, and keep it ahead; None where that raises."""
+    def _tried(self, enter: Callable[[], None]) -> tuple[float | None, bool]:
+        """Return the loss in a mode, None where that raises; and whether it draws."""
+        enter()
         self._ahead = None  # or the graphs of two would take room at once
+        before, value = self._kept.states(), None
         try:
-            loss = self.loss(self._batch)
-            value = float(loss.detach())
-        except Exception:
-            return None
-        self._ahead = loss
-        return value
+            with torch.enable_grad():  # a step function may differentiate by itself
+                loss = self.loss(self._batch)
+            value, self._ahead = float(loss.detach()), loss
+        except Exception:  # raised again where the other mode has no loss, either
+            pass
+        return value, self._kept.states() != before
+
+    def _into_train(self) -> None:
+        quiet_train_mode(self._subject.model, self._kept)
 
     def _into_eval(self) -> None:
         """Put the model, and modules that the loss has beside it, into eval mode."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from training.errors import CheckpointError, ConfigError
 from training.weighing import sentences
 from training.weighing.candidates import Contents
 from training.weighing.known_units import KnownUnits, Phase
-from training.weighing.later_looks import LaterLooks, is_belied
-from training.weighing.subject import Look, Subject
+from training.weighing.later_looks import is_belied
+from training.weighing.subject import Look, Question, Subject
 from training.weighing.units import OF_LABELS, in_words
 
 log = logging.getLogger("training.weighing")
@@ -33,14 +32,14 @@ class Search:
         allows_change: whether another unit than that of a checkpoint is taken.
     Attributes:
         known: what is known so far.
-        seen: in the batch that was looked at last.
+        last_look: what the batch told that was looked at last.
     """
 
     def __init__(
         self, subject: Subject, known: KnownUnits, allows_change: bool = False
     ) -> None:
         self._subject, self.known, self._allows_change = subject, known, allows_change
-        self.seen = Look()
+        self.last_look = Look()
         self._reasons: list[str] = []  # why batches told nothing
         self._num_empty = 0
         #: What an evaluated batch was counted by before any was trained on.
@@ -58,11 +57,10 @@ class Search:
             self._compare_resumed(own.whole())
         if known.phase is Phase.SOUGHT:
             return self._once_seen(own, self._seek(own.whole()))
-        if known.later.number is not None:
-            # All must look at once, and parts differ from process to process.
-            shared = None if self._subject.strategy.is_divided else own.batch
-            if known.later.is_due(shared):
-                self._look_again(own.whole())
+        # All must look at once, and parts differ from process to process.
+        shared = None if self._subject.strategy.is_divided else own.batch
+        if known.later.is_due(shared):
+            self._look_again(own.whole())
         weight = self._as_before(own)
         if weight is None:
             weight = self._once_seen(own, self._decide_late(own.whole()))
@@ -75,9 +73,9 @@ class Search:
             return known.amount(batch)
         if known.unit is None and not known.is_settled:
             return self._untrained(batch)
-        aside = Search(self._subject, known.beside())
-        weight = aside.weight(batch)
-        known.aside = aside.known
+        evaluation = EvaluatedSearch(self._subject, known.for_evaluation())
+        weight = evaluation.weight(batch)
+        known.evaluated = evaluation.known
         return weight
 
     def _untrained(self, batch: Contents) -> float:
@@ -90,23 +88,23 @@ class Search:
         """
         before, unit = self._untrained_unit, batch.defined()
         if unit is None:
-            seen = self.look(batch)
-            if seen.said is not None:
+            look = self.look(batch)
+            if look.said is not None:
                 return 1.0  # step_fn says it for the batch itself
-            if seen.is_over_nothing(OF_LABELS, batch.present(OF_LABELS)):
+            if look.is_over_nothing(OF_LABELS, batch):
                 return 0.0
-            live = seen.live or [before or _counted(batch)]
-            unit = before if before in live else live[0]
+            units = look.units or [before or _counted(batch)]
+            unit = before if before in units else units[0]
         if before not in (None, unit):
             why = sentences.mixed(unit, str(before))
-            log.warning("%s", sentences.aside(in_words(unit), why))
+            log.warning("%s", sentences.guessed(in_words(unit), why))
         self._untrained_unit = unit
         return 1.0 if unit == "batches" else batch.needed(unit)
 
     def _as_before(self, own: Contents) -> float | None:
         """Return what ``own`` counts, None if it is the first to tell units apart."""
         known = self.known
-        if len(known.live) > 1:
+        if len(known.possible) > 1:
             _, weight, agree = known.compared(own)
             return weight if agree else None
         if known.undecided and known.holds_nothing(own, self.look):
@@ -118,7 +116,8 @@ class Search:
         if not is_counted:
             return 0.0
         if self._has_parted(own):
-            self._unknown(sentences.undecided(self.known.live, self.seen.reasons), own)
+            why = sentences.undecided(self.known.possible, self.last_look.reasons)
+            self._unknown(why, own)
         return self.known.amount(own)
 
     def _has_parted(self, own: Contents) -> bool:
@@ -127,58 +126,58 @@ class Search:
 
     def _look_again(self, batch: Contents) -> None:
         """Refuse a unit that a later batch belies."""
-        known = self.known
-        live = list(known.live)
-        seen = self.look(batch, live, is_known=True)
+        known, units = self.known, list(self.known.possible)
+        look = self.look(batch, units, is_known=True)
         # If one process is unsure, as rounding differs, all measure in full: their
         # passes may wait for one another.
-        if self._subject.strategy.sum([float(not seen.live)]) != [0.0]:
-            seen = self.look(batch, live)
-        if is_belied(live, seen, known.rest, known.norm):
-            raise self._refusal(sentences.belied(seen, known.verdict))
+        if self._subject.strategy.sum([float(not look.units)]) != [0.0]:
+            look = self.look(batch, units)
+        if is_belied(units, look, known.residual, known.norm):
+            raise self._refusal(sentences.belied(look, known.verdict))
 
     def _decide_late(self, batch: Contents) -> bool:
         """Look at the first batch that tells units apart; return whether it counts."""
-        seen = self.look(batch, list(self.known.live))
-        had = [unit for unit, amount in self.known.live.items() if amount]
-        if seen.is_over_nothing(had, batch.present(had)):
+        look = self.look(batch, list(self.known.possible))
+        had = [unit for unit, amount in self.known.possible.items() if amount]
+        if look.is_over_nothing(had, batch):
             return False
-        self._take(seen.live if seen.turns else [], seen, batch)
+        self._take(look.units if look.num_cuts else [], look, batch)
         return True
 
     def _seek(self, batch: Contents) -> bool:
         """Look at one of the first batches, and decide; return whether it counts."""
         known = self.known
-        if not known.live:
+        if not known.possible:
             if (unit := self._defined(batch)) is not None:
                 self.known = KnownUnits(unit, phase=Phase.SETTLED, is_defined=True)
                 log.info("%s", sentences.defined(unit))
                 return True
-            known.live = batch.all()
-            known.unit = next(iter(known.live), None)
+            known.begin(batch.all())
         if self.may_wait and known.goes_on_alike(batch):
             known.has_waited = True
             return True
-        seen = self.look(batch, list(known.live))
-        if seen.said is not None:
+        look = self.look(batch, list(known.possible))
+        if look.said is not None:
             known.settle_without_unit()
-            if seen.belies_said:
-                log.warning("%s", sentences.disagreement(seen))
+            if look.belies_said:
+                log.warning("%s", sentences.disagreement(look))
             return True
-        there = batch.present(known.live)
-        if seen.is_over_nothing(known.live, there) and self._num_empty < MOST_BATCHES:
+        is_over_nothing = look.is_over_nothing(known.possible, batch)
+        if is_over_nothing and self._num_empty < MOST_BATCHES:
             self._num_empty += 1
             if not known.has_counted:
                 self.known = KnownUnits()  # the next one is the first
             return False
-        self._reasons += seen.reasons
-        known.cuts += 0 if seen.is_none else seen.turns
+        self._reasons += look.reasons
+        known.num_cuts += 0 if look.is_none else look.num_cuts
         # A batch that tells nothing still rules out units of which it has none.
-        live = batch.counts.of_torch(seen.live) if seen.turns else there
-        self._take(live, seen, batch)
+        units = batch.counts.of_torch(look.units)
+        if not look.num_cuts:
+            units = batch.present(known.possible)
+        self._take(units, look, batch)
         if not known.is_settled:
-            self._decide(seen, batch)
-        known.batches += 1
+            self._decide(look, batch)
+        known.num_batches += 1
         return True
 
     @property
@@ -190,68 +189,64 @@ class Search:
         """
         subject = self._subject
         is_step = subject.has_step and subject.batches_a_window <= 1
-        return is_step and bool(self.known.live)
+        return is_step and bool(self.known.possible)
 
-    def _decide(self, seen: Look, batch: Contents) -> None:
+    def _decide(self, look: Look, batch: Contents) -> None:
         """Believe the unit, or go on looking, or give up."""
-        known, num_batches = self.known, self.known.batches + 1
+        known, num_batches = self.known, self.known.num_batches + 1
         batches_a_window = self._subject.batches_a_window
-        if known.cuts >= CUTS or (num_batches >= MOST_BATCHES and known.cuts):
-            known.phase = Phase.SETTLED
-            is_known = batch.counts.is_torch_loss and len(known.live) == 1
-            may_differ = batches_a_window > 1 and not is_known
-            known.later = LaterLooks(0 if may_differ else None)
-            log.info("%s", sentences.found(seen, list(known.live)))
+        if known.num_cuts >= CUTS or (num_batches >= MOST_BATCHES and known.num_cuts):
+            is_known = batch.counts.is_torch_loss and len(known.possible) == 1
+            known.settle(may_differ=batches_a_window > 1 and not is_known)
+            log.info("%s", sentences.found(look, list(known.possible)))
             return
         most = min(MOST_BATCHES, batches_a_window)
-        if not known.cuts and (seen.is_final or num_batches >= most):
+        if not known.num_cuts and (look.is_final or num_batches >= most):
             self._unknown(sentences.unknown(self._reasons), batch)
 
-    def _take(self, live: list[str], seen: Look, batch: Contents) -> None:
-        """Go on with the units in ``live``, if any, on the scale of those before."""
-        if seen.is_none:
-            self._unknown(sentences.none(seen), batch)
-        elif live and not self.known.keep(live, seen.fit):
-            self._unknown(sentences.late(live[0]), batch)
+    def _take(self, units: list[str], look: Look, batch: Contents) -> None:
+        """Go on with ``units``, if any, on the scale of those before."""
+        if look.is_none:
+            self._unknown(sentences.none(look), batch)
+        elif units and not self.known.keep(units, look.fit):
+            self._unknown(sentences.late(units[0]), batch)
 
     def look(
-        self, batch: Contents, live: list[str] | None = None, is_known: bool = False
+        self, batch: Contents, units: list[str] | None = None, is_known: bool = False
     ) -> Look:
         """Return what ``batch`` tells, whatever anybody says.
 
         Args:
             batch: what is looked at.
-            live: units that earlier batches left; None: all.
+            units: those that earlier batches left; None: all.
             is_known: whether one cut is to confirm them.
         """
-        from training.weighing.measure import look
+        from training.weighing import measure
 
         known = self.known
-        has_parted = known.phase is not Phase.ASIDE and known.has_parted(batch)
-        subject = replace(self._subject, has_parted=has_parted, is_known=is_known)
         # Of a unit that is settled by fewer cuts, later ones make all the same.
-        turns = CUTS if known.is_settled else CUTS - known.cuts % CUTS
-        self.seen = look(subject, batch, live, turns)
-        return self.seen
+        num_cuts = CUTS if known.is_settled else CUTS - known.num_cuts % CUTS
+        question = Question(units, num_cuts, known.has_parted(batch), is_known)
+        self.last_look = measure.look(self._subject, batch, question)
+        return self.last_look
 
     def _compare_resumed(self, batch: Contents) -> None:
         """Compare the unit of a checkpoint with what this run's first batch tells."""
         known = self.known
         known.phase = Phase.SETTLED
         if (unit := self._defined(batch)) is not None:
-            live = [unit]
+            units = [unit]
         else:
-            seen = self.look(batch)
-            live = [] if seen.is_none or seen.said is not None else seen.live
+            look = self.look(batch)
+            units = [] if look.is_none or look.said is not None else look.units
         # A converged loss has no gradient to tell by.
-        if not live or known.unit in live or set(known.live) & set(live):
+        if not units or {known.unit, *known.possible} & set(units):
             return
         if not self._allows_change:
-            raise CheckpointError(sentences.another(str(known.unit), live[0]))
+            raise CheckpointError(sentences.another(str(known.unit), units[0]))
         amounts = batch.all()
-        known.live = {unit: amounts.get(unit, 0.0) for unit in live}
-        known.unit, known.scale, known.aside = live[0], 1.0, None
-        known.is_defined = unit is not None
+        amounts = {each: amounts.get(each, 0.0) for each in units}
+        known.change(amounts, is_defined=unit is not None)
 
     def _defined(self, batch: Contents) -> str | None:
         """Return the unit of torch's own loss, unless it matters how rows mix."""
@@ -259,20 +254,24 @@ class Search:
 
     def _unknown(self, why: str, batch: Contents) -> None:
         """Refuse, where it matters; else warn, and count samples or batches."""
-        known = self.known
-        if known.phase is Phase.ASIDE:
-            log.warning("%s", sentences.aside(known.verdict, why))
-            known.settle_undecided()
-            return
         if self._subject.batches_a_window > 1:
             raise self._refusal(why)
         words = sentences.evaluated if self._subject.by_losses else sentences.warning
         counted = _counted(batch)
-        known.settle_without_unit(counted)
+        self.known.settle_without_unit(counted)
         log.warning("%s", words(why, counted))
 
     def _refusal(self, why: str) -> ConfigError:
         return ConfigError(sentences.refusal(self._subject.batches_a_window, why))
+
+
+class EvaluatedSearch(Search):
+    """Weighs batches that are evaluated, of which none decides for those trained on."""
+
+    def _unknown(self, why: str, batch: Contents) -> None:
+        """Warn, and count by the unit that is preferred."""
+        log.warning("%s", sentences.guessed(self.known.verdict, why))
+        self.known.settle_undecided()
 
 
 def _counted(batch: Contents) -> str:

@@ -13,7 +13,7 @@ from training.weighing.units import in_words
 
 #: Of two parts.
 Shares = tuple[float, ...]
-#: From here on the rest is worth a word.
+#: From here on the residual is worth a word.
 WORTH_A_WORD = 1e-4
 WAYS_OUT = "say with loss_per what it is a mean over"
 
@@ -28,7 +28,7 @@ def verdict(look: Look) -> str:
         return f"loss: a mean over the weight that step_fn says, {agrees}"
     if look.is_none:
         return none(look)
-    return found(look, look.live) if look.live else unknown(look.reasons)
+    return found(look, look.units) if look.units else unknown(look.reasons)
 
 
 def found(look: Look, units: Sequence[str]) -> str:
@@ -39,7 +39,7 @@ def found(look: Look, units: Sequence[str]) -> str:
     told = f"loss: {what}, measured on {count(sum(look.sizes), 'sample')}{how}"
     if look.fit is None:
         return told
-    rest = look.fit.rest
+    rest = look.fit.residual
     if rest > WORTH_A_WORD and not look.is_half:
         return (
             f"{told}; {100 * rest:.1f} % of a batch's gradient depends on what else is "
@@ -66,9 +66,9 @@ def none(look: Look) -> str:
     nearest = min(look.shares, key=lambda unit: _off(look.shares[unit], told))
     own, theirs = _apart(told, look.shares[nearest])
     why += f": two parts of {look.sizes[0]} and {look.sizes[1]} samples weigh {own}"
-    if look.fit.rest > LIMIT:
+    if look.fit.residual > LIMIT:
         why += (
-            f", and {100 * look.fit.rest:.0f} % of a batch's gradient belongs to "
+            f", and {100 * look.fit.residual:.0f} % of a batch's gradient belongs to "
             "neither part, as in contrastive losses or with random numbers"
         )
     elif _off(told, look.shares[nearest]) <= CLEARLY:
@@ -100,9 +100,9 @@ def belied(look: Look, unit: str) -> str:
         f"{look.sizes[0]} and {look.sizes[1]} samples weigh {look.fit.x:.2f} and "
         f"{look.fit.y:.2f}"
     )
-    if look.fit.rest > LIMIT:
+    if look.fit.residual > LIMIT:
         why += (
-            f", and {100 * look.fit.rest:.0f} % of its gradient belongs to neither "
+            f", and {100 * look.fit.residual:.0f} % of its gradient belongs to neither "
             "part, as where a loss has parts that are means over other items"
         )
     return why
@@ -164,7 +164,7 @@ def warning(why: str, counted: str) -> str:
     )
 
 
-def aside(unit: str, why: str) -> str:
+def guessed(unit: str, why: str) -> str:
     """Return what is said of an evaluation whose batches differ from the run's."""
     return f"evaluation counts by {unit}: {why}; {WAYS_OUT}, to have it exact"
 

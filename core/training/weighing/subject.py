@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.hardware.strategy import Strategy
-from training.weighing.candidates import Counts
+from training.weighing.candidates import Contents, Counts
 from training.weighing.fit import Fit
 
 #: (model, batch, weight counted on the host) -> (0-d mean loss, weight, all else).
@@ -22,7 +22,7 @@ Precision = Callable[[], AbstractContextManager[object]]
 
 @dataclass(slots=True)
 class Subject:
-    """What is measured.
+    """What is measured, in all looks of a run.
 
     Attributes:
         forward: ``(model, batch, weight) -> (0-d mean loss, weight, parts)``.
@@ -38,10 +38,6 @@ class Subject:
         loader: torch's own, to collate again with, or None.
         batches_a_window: of a full one, of all processes; with 1 any weight trains
             alike.
-        is_second: whether dimension 1 of the batch holds samples.
-        in_full: whether to compute in full precision where the model can.
-        has_parted: whether the units that earlier batches left weigh this one unlike.
-        is_known: whether the unit is, and one cut is to confirm it.
     """
 
     forward: ComputeLoss
@@ -56,10 +52,6 @@ class Subject:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     loader: Any = None
     batches_a_window: int = 1
-    is_second: bool = False
-    in_full: bool = True
-    has_parted: bool = False
-    is_known: bool = False
 
     @property
     def has_step(self) -> bool:
@@ -67,13 +59,32 @@ class Subject:
         return not self.has_own_loss and self.loss_fn is None
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What one look is to tell.
+
+    Attributes:
+        units: units that earlier batches left; None: all.
+        num_cuts: cuts to make.
+        has_parted: whether those units weigh this batch unlike the ones before.
+        is_known: whether the unit is, and one cut is to confirm it.
+        in_full: whether to compute in full precision where the model can.
+    """
+
+    units: list[str] | None = None
+    num_cuts: int = 3
+    has_parted: bool = False
+    is_known: bool = False
+    in_full: bool = True
+
+
 @dataclass(slots=True)
 class Look:
     """What one batch told.
 
     Attributes:
-        turns: cuts that told something.
-        live: units that explain all of them, preferred ones first.
+        num_cuts: cuts that told something.
+        units: units that explain all of them, preferred ones first.
         fit: the cut that told most: the refuting one, or the first.
         shares: of each unit in that cut.
         sizes: of its parts.
@@ -88,8 +99,8 @@ class Look:
         is_empty: it has no gradient, or one that is not finite.
     """
 
-    turns: int = 0
-    live: list[str] = field(default_factory=list)
+    num_cuts: int = 0
+    units: list[str] = field(default_factory=list)
     fit: Fit | None = None
     shares: dict[str, tuple[float, ...]] = field(default_factory=dict)
     sizes: Sequence[int] = ()
@@ -105,20 +116,17 @@ class Look:
     @property
     def is_none(self) -> bool:
         """Whether no unit explains it, or rows depend on one another."""
-        return self.turns > 0 and not self.live
+        return self.num_cuts > 0 and not self.units
 
     @property
     def belies_said(self) -> bool:
         """Whether ``step_fn`` said weights that are not those of its gradients."""
-        return "said" in self.shares and "said" not in self.live
+        return "said" in self.shares and "said" not in self.units
 
-    def is_over_nothing(self, units: Sized, present: Sized) -> bool:
-        """Whether the batch is a mean over nothing, which counts 0 in its window.
+    def is_over_nothing(self, units: Collection[str], batch: Contents) -> bool:
+        """Whether ``batch`` is a mean over nothing, which counts 0 in its window.
 
-        One that holds some of each unit may have no gradient for another reason.
-
-        Args:
-            units: that the loss may be a mean over.
-            present: those of them of which the batch holds any.
+        One that holds some of each of ``units``, which it may be a mean over, may have
+        no gradient for another reason.
         """
-        return self.is_empty and len(present) < len(units)
+        return self.is_empty and len(batch.present(units)) < len(units)

@@ -7,7 +7,7 @@ a batch differ from those before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import isclose
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from training.weighing.candidates import FEW, Counts, num_kept
+from training.weighing.known_units import KnownUnits
 
 #: (batch on the host, what has ``issued`` it) -> what it counts in its window.
 Weigh = Callable[[Any, Any], float]
@@ -23,26 +24,18 @@ Weigh = Callable[[Any, Any], float]
 _Counter = Callable[[Tensor, torch.Size, Any, Any], float | None]
 
 
-def usual_weight(
-    counts: Counts,
-    unit: str | None,
-    live: Mapping[str, float],
-    scale: float,
-    ask: Weigh,
-) -> Weigh:
+def usual_weight(counts: Counts, known: KnownUnits, ask: Weigh) -> Weigh:
     """Return the function that weighs a usual batch which goes with those before.
 
     Args:
         counts: counts all batches.
-        unit: the one that weighs; None: samples.
-        live: unit -> amount in the first batch, of all that it may be, ``unit`` first;
-            empty where that is known.
-        scale: of the weight.
+        known: of the unit; where none is, samples count.
         ask: weighs any other batch.
     """
-    live = live or {unit or "samples": 1.0}
+    is_one, scale = len(known.possible) < 2, known.scale
+    possible = {known.unit or "samples": 1.0} if is_one else known.possible
     (first, before), *others = (
-        (_counter(counts, each), amount) for each, amount in live.items()
+        (_counter(counts, each), amount) for each, amount in possible.items()
     )
 
     def weigh(batch: Any, source: Any) -> float:
@@ -66,7 +59,7 @@ def usual_weight(
                 return ask(batch, source)
         return scale * whole
 
-    if list(live) != ["labels"]:
+    if list(possible) != ["labels"]:
         return weigh
     ignored = counts.ignored
 

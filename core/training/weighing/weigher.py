@@ -30,7 +30,9 @@ class Weigher:
     """Weighs each batch; measures first batches where nobody says a weight.
 
     ``batch.loss_weight`` comes first, then ``loss_per``, then what torch defines, then
-    what is measured.
+    what is measured. The loop calls ``weigh``, which learns to count usual batches at
+    once; who has a batch by itself calls the weigher; and ``evaluated`` is for batches
+    that are not trained on, and decides nothing.
 
     Args:
         loss_per: the name of a unit, a function batch -> float, or None: measure.
@@ -104,7 +106,8 @@ class Weigher:
         subject.model, subject.device, subject.loader = model, device, loader
         # Several parts of one batch make a window, too.
         subject.batches_a_window = batches_a_window * subject.strategy.size
-        if subject.batches_a_window > 1 and (known.is_defined or known.is_nothing):
+        is_unmeasured = known.is_defined or (known.is_settled and known.unit is None)
+        if subject.batches_a_window > 1 and is_unmeasured:
             self.reset()  # with one batch a window nothing had to be measured
         self.weigh = self.ask
         self._tell_window()
@@ -151,32 +154,27 @@ class Weigher:
             batch: on the host.
             source: what it came from: ``issued`` are its indices, or None.
         """
-        seen = self._search.seen
+        before = self._search.last_look
         weight = self._said(batch)
         if weight is None:
             weight = self._search.weight(self._contents(batch, source))
-        if self.weigh == self.ask or self._search.seen is not seen:
+        if self.weigh == self.ask or self._search.last_look is not before:
             self.weigh = self._usual() or self.ask
             self._tell_window()
         return weight
 
     def _contents(self, batch: Any, source: Any) -> Contents:
-        issued = source.issued
-        samples = None if issued is None else len(issued)
-        return Contents(self.counts, batch, samples, issued)
+        return Contents(self.counts, batch, issued=source.issued)
 
     def _usual(self) -> Weigh | None:
         """Return what counts usual batches at once, if all there is to do is count."""
         known = self._search.known
         looks_again = known.later.number is not None or known.undecided
-        if callable(self._loss_per) or looks_again:
-            return None
-        left = known.live if len(known.live) > 1 else {}
-        is_first = known.unit == next(iter(left), known.unit)
+        is_first = len(known.possible) < 2 or known.unit == next(iter(known.possible))
         may_count = known.is_settled or (known.has_waited and self._search.may_wait)
-        if not (is_first and may_count):
+        if callable(self._loss_per) or looks_again or not (is_first and may_count):
             return None
-        return usual_weight(self.counts, known.unit, left, known.scale, self.ask)
+        return usual_weight(self.counts, known, self.ask)
 
     def __call__(
         self, batch: Any, issued: Any = None, samples: int | None = None
@@ -193,7 +191,6 @@ class Weigher:
         """
         if (said := self._said(batch)) is not None:
             return said
-        samples = samples if issued is None else len(issued)
         return self._search.weight(Contents(self.counts, batch, samples, issued))
 
     def evaluated(self, batch: Any, samples: int | None = None) -> float:

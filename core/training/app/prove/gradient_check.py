@@ -133,7 +133,7 @@ def compare_splits(trainer: Trainer) -> Comparison:
     trainer.state.weigher.prepare(trainer.model, trainer.device, loader)
     weigh = trainer.state.weigher
     batch, indices = batches(sizes)[0]
-    look = weigh.look(Contents(weigh.counts, batch, len(indices), indices))
+    look = weigh.look(Contents(weigh.counts, batch, issued=indices))
     first = _gradient(trainer, batches(sizes), trainer._forward, weigh)
     second = _gradient(trainer, batches(others), trainer._forward, weigh)
     alike = _gradient(trainer, batches(others), _unweighted(trainer._forward), weigh)
@@ -156,15 +156,15 @@ def compare_splits(trainer: Trainer) -> Comparison:
         _split(f"{label}, all counted alike", alike, first),
         sentences.verdict(look),
     )
-    if found.agrees or look.said is not None or "sum" in look.live:
+    if found.agrees or look.said is not None or "sum" in look.units:
         return found
     if look.is_none:
         is_mended = look.fit is None or (
-            look.fit.rest <= fit.LIMIT
+            look.fit.residual <= fit.LIMIT
             and not _is_right(look.fit, weigh, batches(look.sizes))
         )
     else:
-        is_mended = not look.live or any(map(is_mended_by, look.live))
+        is_mended = not look.units or any(map(is_mended_by, look.units))
     return replace(found, no_weight_mends=not is_mended)
 
 

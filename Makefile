@@ -105,12 +105,13 @@ $(VENV)/.installed-docs: $(INSTALL_INPUTS) | $(VENV)/bin/python
 	@touch $@
 
 # All the oldest at once: pip finds nothing to choose from. The oldest torch comes with
-# CUDA's libraries, whatever the machine.
+# CUDA's libraries, whatever the machine. Without datasets: what pip installs for it needs
+# a newer numpy.
 $(LOWEST_VENV)/.installed: $(INSTALL_INPUTS) tests/lowest.py
 	$(PYTHON) -m venv $(LOWEST_VENV)
 	$(PYTHON) tests/lowest.py > $(LOWEST_VENV)/constraints.txt
 	$(LOWEST_VENV)/bin/python -m pip install -c $(LOWEST_VENV)/constraints.txt \
-		-e '.[test,report]' $(PROJECTS:%=-e ./%)
+		-e '.[test,report,lora]' $(PROJECTS:%=-e ./%)
 	@touch $@
 
 $(BENCH_VENV)/.installed: $(INSTALL_INPUTS) benchmarks/requirements.txt

@@ -24,7 +24,7 @@ def filled(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str,
     for name, field in fields_of(function).items():
         if name in values:
             continue
-        if getattr(field, "default_factory_takes_validated_data", False):
+        if field.default_factory_takes_validated_data:
             raise TypeError(
                 f"the default of {name!r} in {function.__qualname__} is made by a "
                 "factory that takes validated data, which only a model of pydantic "

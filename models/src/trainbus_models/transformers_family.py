@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from trainbus_models.pretrained import load_part
 from trainbus_models.processor_files import described_processor, processor_of
 from training.recipes.family import ModelFamily
 
-__all__ = ["TransformersFamily"]
+__all__ = ["GENERATION", "TransformersFamily"]
+
+#: The file of how a model generates.
+GENERATION = "generation_config.json"
 
 
 class TransformersFamily(ModelFamily):
@@ -62,6 +66,23 @@ class TransformersFamily(ModelFamily):
             ignore_mismatched_sizes=True,
         )
         return base.eval(), processor
+
+    def export(self, model: Any, processor: Any, folder: Path) -> None:
+        """Write both, and how the model generates as it stands.
+
+        The library refuses to write what many a published model has, a temperature that
+        goes unused: one release always, another once the configuration was changed.
+        """
+        own = getattr(model, "generation_config", None)
+        if own is None:
+            super().export(model, processor, folder)
+            return
+        model.generation_config = type(own)()
+        try:
+            super().export(model, processor, folder)
+        finally:
+            model.generation_config = own
+        own.to_json_file(folder / GENERATION, keys_to_pop=["compile_config"])
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
@@ -164,6 +165,17 @@ def test_a_base_exports_whose_generation_is_told_what_it_does_not_use(
     assert {name: told[name] for name in sets} == sets
     again = transformers.AutoModelForImageTextToText.from_pretrained(out)
     assert again.generation_config.eos_token_id == told["eos_token_id"]
+
+
+def test_settings_of_generation_that_a_run_changed_are_exported(tiny, tmp_path: Path):
+    """The library reads them, and would not write them."""
+    model, processor = tiny
+    own = model.generation_config = copy.deepcopy(model.generation_config)
+    own.temperature = 0.2
+    chat().export(model, processor, tmp_path)
+    assert model.generation_config is own
+    again = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path)
+    assert again.generation_config.temperature == own.temperature
 
 
 def test_a_folder_without_a_chat_template_is_refused(tiny, tmp_path: Path) -> None:

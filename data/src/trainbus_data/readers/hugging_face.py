@@ -113,8 +113,8 @@ def _package() -> Any:
         import datasets
     except ImportError as error:
         raise ConfigError(
-            "the reader 'hf' needs the package datasets, which is not installed: "
-            "pip install 'trainbus[datasets]'"
+            f"the reader 'hf' needs the package datasets ({error}); run: pip install "
+            "'trainbus[datasets]'"
         ) from error
     if not hasattr(datasets, "load_from_disk"):
         raise ConfigError(

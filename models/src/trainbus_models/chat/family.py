@@ -23,7 +23,7 @@ from trainbus_models.chat.tokens import (
 )
 from trainbus_models.pretrained import load_model, load_part
 from trainbus_models.sizes import Count, Deviation, Layers, Seed
-from trainbus_models.transformers_family import TransformersFamily
+from trainbus_models.transformers_family import GENERATION, TransformersFamily
 from training.errors import ConfigError, DataError
 from training.messages.tables import count
 from training.recipes.batch import Batch
@@ -211,9 +211,7 @@ class Chat(TransformersFamily):
         A template may end a turn by a token that the model's configuration lacks.
         """
         super().export(model, processor, folder)
-        # In the file: the library refuses to write what many a published model has, a
-        # temperature that goes unused, once its configuration was changed.
-        path = folder / "generation_config.json"
+        path = folder / GENERATION
         told = json.loads(path.read_text("utf-8"))
         own = told.get("eos_token_id")
         ends = [*end_ids(processor), *(own if isinstance(own, list) else [own])]

@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "from-lightning-and-transformers.md"
 # Values, and words of the command line and of torch, by what they stand beside.
 WORDS = {
     *("bf16", "fp16", "ddp", "fsdp2", "collate_fn", "evaluate", "score", "collate"),
-    *("check_finite", "applied", "before", "after", "mutates", "ema", "step"),
+    *("check_finite", "applied", "ema", "step"),
     *("state_dict", "load_state_dict", "data", "training", "Trainer", "step_fn"),
     *("plugins", '"no:progress"', '"no:evaluation"', '"auto"', "train(resume=...)"),
     *("torchrun", "trainbus evaluate", "trainbus predict --rows FILE --out FILE"),
@@ -38,8 +38,8 @@ def ours(text: str) -> list[str]:
 
 
 def is_ours(name: str) -> bool:
-    """Whether there is such a hook, argument, attribute or key."""
-    if name in HOOKS or name in WORDS:
+    """Whether there is such a hook, attribute, argument or key."""
+    if name in HOOKS or name in WORDS or hasattr(training.Callback, name):
         return True
     call = re.fullmatch(r"(\w+)\((?:(\w+)=\.\.\.)?\)", name)
     if call:

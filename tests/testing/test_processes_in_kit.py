@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 import time
 from datetime import timedelta
@@ -236,3 +238,53 @@ def test_where_torch_sees_a_gpu_it_is_said_that_two_processes_were_not_tried(
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     with pytest.warns(UserWarning, match="not tried on two processes: where torch"):
         assert_plugin_conforms(StopsByItsClock, folder=tmp_path, skip=OTHERS)
+
+
+#: More passes within passes than torch has room for in one thread.
+DEEP = """
+import os, sys, warnings
+from pathlib import Path
+import torch
+from training.testing import CHECKS, assert_plugin_conforms
+from training import Callback
+
+class Deeper(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, depth):
+        ctx.depth = depth
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if ctx.depth:
+            go(ctx.depth - 1)
+        return gradient, None
+
+@torch.enable_grad()
+def go(depth):
+    Deeper.apply(torch.ones((), requires_grad=True), depth).backward()
+
+class Tried(Callback):
+    name = "tried"
+
+    def on_step_end(self, trainer):
+        pass
+
+go(int(sys.argv[1]))
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always", UserWarning)
+    others = [name for name in CHECKS if name != "processes"]
+    assert_plugin_conforms(Tried, folder=Path("kit"), skip=others)
+print(*(each.message for each in told if "not tried" in str(each.message)), flush=True)
+os._exit(0)  # torch does not end such threads
+"""
+
+
+@pytest.mark.parametrize(("depth", "is_told"), [(70, True), (1, False)])
+def test_where_a_backward_pass_has_begun_threads_it_is_said_too(
+    depth: int, is_told: bool, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", DEEP, str(depth)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("not tried on two processes" in done.stdout) is is_told

@@ -1,7 +1,8 @@
 """Whether a plugin is right on many processes: it runs on two, which are compared.
 
 They are forked, so that any ``make`` will do and none imports torch again. Where the
-plugin that divides a run is not installed, or torch sees a GPU, nothing is tried.
+plugin that divides a run is not installed, or torch has begun threads for devices,
+nothing is tried.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +40,11 @@ NOT_THERE = (
     *("in different calls", "has not come for", "which waits for all processes"),
     "gone without a word",
 )
-#: What is said where a GPU is seen.
-BESIDE_A_GPU = (
-    "the plugin was not tried on two processes: where torch sees a GPU, a forked "
-    "process cannot train; set CUDA_VISIBLE_DEVICES to nothing for these tests"
+#: What is said where processes can be forked, but not train.
+NOT_TRIED = (
+    "the plugin was not tried on two processes: where torch sees a GPU, or has come to "
+    "its first backward pass after torch.compile, a forked process cannot train; set "
+    "CUDA_VISIBLE_DEVICES to nothing for these tests, and run them alone"
 )
 
 
@@ -49,7 +52,7 @@ def check_processes(case: Case) -> list[str]:
     """Whether two processes of one run decide alike, meet, and write a file once."""
     if not is_possible():
         if _could_be():
-            warnings.warn(BESIDE_A_GPU, stacklevel=2)
+            warnings.warn(NOT_TRIED, stacklevel=2)
         return []
     plugin = case.make()
     name = case.name_of(plugin)
@@ -66,10 +69,16 @@ def check_processes(case: Case) -> list[str]:
 
 
 def is_possible() -> bool:
-    """Whether two processes can be started here and divide a run."""
+    """Whether two processes can be started here and divide a run: one is, to see."""
     # Where torch sees a GPU, the first backward pass starts threads for it, and no
     # process forked later can have a backward pass.
-    return _could_be() and not torch.accelerator.is_available()
+    has_gpu = torch.accelerator.is_available()
+    # Some builds start them without one. Only a forked process knows.
+    return _could_be() and not has_gpu and _ended([_forked(_go_backward)]) == [0]
+
+
+def _go_backward() -> None:
+    torch.ones((), requires_grad=True).backward()  # type: ignore[no-untyped-call]
 
 
 def _could_be() -> bool:
@@ -93,17 +102,28 @@ def run_on_two(
     port = _free_port()
     # What divides a run imports it, in seconds: here once for all that are forked.
     importlib.import_module("torch._dynamo")
-    pids = []
+    codes = _ended(
+        [
+            _forked(partial(_be_rank, rank, port, make_trainer, name, file))
+            for rank, file in enumerate(files)
+        ]
+    )
+    return [_told(*each) for each in zip(files, codes, strict=True)]
+
+
+def _forked(work: Callable[[], None]) -> int:
+    """Return the number of a new process that does ``work``, and nothing else."""
     with warnings.catch_warnings():
         # Of threads, which may hold locks: the children compute on one of their own.
         warnings.simplefilter("ignore", DeprecationWarning)
-        for rank, file in enumerate(files):
-            if pid := os.fork():
-                pids.append(pid)
-            else:
-                _be_rank(rank, port, make_trainer, name, file)
-    codes = _ended(pids)
-    return [_told(*each) for each in zip(files, codes, strict=True)]
+        if pid := os.fork():
+            return pid
+    code = 1
+    try:
+        work()
+        code = 0
+    finally:
+        os._exit(code)  # the end of the parent is not ours, nor what it is to print
 
 
 def problems_of(told: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -161,34 +181,29 @@ def _written_twice(told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _be_rank(
     rank: int, port: int, make_trainer: Callable[[], Any], name: str, file: Path
 ) -> None:
-    """Be one of the two processes, to the end of its life."""
-    code = 1
+    """Be one of the two processes, and tell what it has seen."""
+    with file.with_suffix(".txt").open("wb") as printed:
+        for number in (1, 2):
+            os.dup2(printed.fileno(), number)
+    for known in [each for each in os.environ if each.startswith("TORCHELASTIC")]:
+        del os.environ[known]
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+    os.environ.update(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    seen = SeenByRank(name=name, file=file, is_fast=rank == 1)
+    error: BaseException | None = None
     try:
-        with file.with_suffix(".txt").open("wb") as printed:
-            for number in (1, 2):
-                os.dup2(printed.fileno(), number)
-        for known in [each for each in os.environ if each.startswith("TORCHELASTIC")]:
-            del os.environ[known]
-        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
-        os.environ.update(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        torch.set_num_threads(1)
-        seen = SeenByRank(name=name, file=file, is_fast=rank == 1)
-        error: BaseException | None = None
-        try:
-            trainer = make_trainer()
-            seen.watch_process(trainer)
-            trainer.train()
-        except BaseException as raised:
-            error = raised
-            traceback.print_exception(raised)
-        refuses = is_refusal(error, seen.trainer)
-        seen.tell("" if error is None else error_with_notes(error), refuses)
-        code = 0
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # the end of the parent is not ours
+        trainer = make_trainer()
+        seen.watch_process(trainer)
+        trainer.train()
+    except BaseException as raised:
+        error = raised
+        traceback.print_exception(raised)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    refuses = is_refusal(error, seen.trainer)
+    seen.tell("" if error is None else error_with_notes(error), refuses)
 
 
 def is_refusal(error: BaseException | None, trainer: Any) -> bool:

@@ -102,3 +102,23 @@ def test_what_joins_though_it_is_marked_as_frozen_is_told_for_the_resumed_run(
     trainer.train()
     assert "a resumed run freezes it again: model.layers.3.weight, mod" in caplog.text
     assert THAWED not in caplog.text
+
+
+def test_what_a_hook_steps_in_backward_once_it_is_thawed_is_not_said_to_stay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Regression()
+    for each in model.layers[
+        3
+    ].parameters():  # torch takes a hook while it requires one
+        each.register_post_accumulate_grad_hook(
+            lambda p: torch.optim.SGD([p], lr=0.1).step()
+        )
+    model.layers[3].requires_grad_(False)
+    before = model.layers[3].weight.clone()
+    trainer = trainer_of(model, model.layers[0].parameters(), Thaws("on_epoch_begin"))
+    trainer.num_epochs = 2
+    trainer.train()
+    assert not torch.equal(model.layers[3].weight, before)
+    assert caplog.text.count("layers.3.bias, but hooks from register_post_acc") == 1
+    assert "stay as they are" not in caplog.text

@@ -46,7 +46,12 @@ class Untrained:
         if run.resumption is None:
             warn_of_ended_schedule(run.optimizer, run.plugins.values())
         _tell_of_others(run)
-        self._tell_at_start()
+        if left := _left(_apart(run)):
+            log.warning(
+                "no group of the optimizer has %s: they require gradients and stay as "
+                "they are; give them to the optimizer, or turn requires_grad off",
+                some(left),
+            )
         self._frozen = [each for each in names_of(run) if not each.requires_grad]
         run.state.before_evaluation.append(self.look)
 
@@ -57,7 +62,8 @@ class Untrained:
             return
         self._frozen = [each for each in self._frozen if each not in thawed]
         apart, names = _apart(self._run), names_of(self._run)
-        if left := [name for each, name in apart.items() if each in thawed]:
+        told = {each: name for each, name in apart.items() if each in thawed}
+        if left := _left(told):
             log.warning(
                 "no group of the optimizer has %s: they came to require gradients in "
                 "the run, and stay as they are; %s",
@@ -71,24 +77,20 @@ class Untrained:
                 *(some(again), THAW),
             )
 
-    def _tell_at_start(self) -> None:
-        apart = _apart(self._run)
-        hooked = [name for each, name in apart.items() if _has_hook(each)]
-        if hooked:
-            log.warning(
-                "no group of the optimizer has %s, but hooks from "
-                "register_post_accumulate_grad_hook: where these step them, what they "
-                "keep (an optimizer's momentum) is in no checkpoint, unless a callback "
-                "or a module saves it; where they do not, give them to the optimizer, "
-                "or turn requires_grad off",
-                some(hooked),
-            )
-        if left := [name for name in apart.values() if name not in hooked]:
-            log.warning(
-                "no group of the optimizer has %s: they require gradients and stay as "
-                "they are; give them to the optimizer, or turn requires_grad off",
-                some(left),
-            )
+
+def _left(apart: dict[Tensor, str]) -> list[str]:
+    """Tell of those of ``apart`` whose hooks may step them; return names of others."""
+    hooked = [name for each, name in apart.items() if _has_hook(each)]
+    if hooked:
+        log.warning(
+            "no group of the optimizer has %s, but hooks from "
+            "register_post_accumulate_grad_hook: where these step them, what they keep "
+            "(an optimizer's momentum) is in no checkpoint, unless a callback or a "
+            "module saves it; where they do not, give them to the optimizer, or turn "
+            "requires_grad off",
+            some(hooked),
+        )
+    return [name for name in apart.values() if name not in hooked]
 
 
 def _has_hook(parameter: Tensor) -> bool:

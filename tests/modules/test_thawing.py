@@ -122,3 +122,29 @@ def test_what_a_hook_steps_in_backward_once_it_is_thawed_is_not_said_to_stay(
     assert not torch.equal(model.layers[3].weight, before)
     assert caplog.text.count("layers.3.bias, but hooks from register_post_acc") == 1
     assert "stay as they are" not in caplog.text
+
+
+class HasOptimizers(Thaws):
+    """Trains the head by an optimizer of its own, in a list or a mapping."""
+
+    alters_training = True
+
+    def __init__(self, hook: str, optimizers: Any) -> None:
+        super().__init__(hook)
+        self.optimizers = optimizers
+
+
+@pytest.mark.parametrize("is_thawed", [False, True])
+@pytest.mark.parametrize("holds", [lambda each: [each], lambda each: {"head": each}])
+def test_what_a_plugin_has_among_its_optimizers_is_not_said_to_stay(
+    caplog: pytest.LogCaptureFixture, holds: Any, is_thawed: bool
+) -> None:
+    model = Regression()
+    own = torch.optim.SGD(model.layers[3].parameters(), lr=0.1)
+    model.layers[3].requires_grad_(not is_thawed)
+    plugin = HasOptimizers("on_epoch_begin", holds(own))
+    trainer = trainer_of(model, model.layers[0].parameters(), plugin)
+    trainer.num_epochs = 2
+    trainer.train()
+    assert model.layers[3].weight.requires_grad
+    assert "require gradients" not in caplog.text

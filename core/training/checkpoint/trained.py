@@ -12,6 +12,7 @@ from training.checkpoint.optimizer_state import check_parameters, group_names, n
 from training.modules.of_user import has_users_hook
 from training.modules.optimizer_checks import warn_of_ended_schedule
 from training.modules.plain_names import some
+from training.modules.reachable import held_in
 from training.modules.train_mode import frozen_parameters
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _apart(run: Checkpointable) -> dict[Tensor, str]:
     known = {name for names in group_names(groups, names) for name in names}
     # Those of a loaded run that join later are not forgotten ones.
     known.update(name for group in run.state.joining_groups for name in group.names)
-    stepped = (*_others(run).values(), *_of_plugins(run))
+    stepped = (*_others(run).values(), *optimizers_of_plugins(run))
     others = {p for each in stepped for g in each.param_groups for p in g["params"]}
     return {
         parameter: name
@@ -118,16 +119,19 @@ def _others(run: Checkpointable) -> dict[str, Any]:
     return {at: each for at, each in found.items() if each.param_groups is not own}
 
 
-def _of_plugins(run: Checkpointable) -> list[torch.optim.Optimizer]:
+def optimizers_of_plugins(run: Checkpointable) -> list[torch.optim.Optimizer]:
+    """Return those among the attributes of plugins, and in lists and mappings there."""
     plugins = [getattr(each, "__dict__", {}) for each in run.plugins.values()]
-    parts = [part for attributes in plugins for part in attributes.values()]
-    return [part for part in parts if isinstance(part, torch.optim.Optimizer)]
+    parts = [
+        held for own in plugins for value in own.values() for held in held_in(value)
+    ]
+    return [part for _, part in parts if isinstance(part, torch.optim.Optimizer)]
 
 
 def _tell_of_others(run: Checkpointable) -> None:
     """Warn of optimizers whose state no checkpoint of the run would hold."""
     # A plugin that has one is trusted to keep its state.
-    kept = {id(each) for each in _of_plugins(run)}
+    kept = {id(each) for each in optimizers_of_plugins(run)}
     if unsaved := [at for at, each in _others(run).items() if id(each) not in kept]:
         log.warning(
             "beside the run's optimizer the loss or the model has %s, whose state no "

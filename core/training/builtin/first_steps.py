@@ -74,8 +74,8 @@ class _FirstSteps:
         if self._is_there and not has_any:
             log.warning(
                 "the gradients of the first two steps were cleared between backward "
-                "and step, by a hook, so that nothing moved; leave zero_grad() out: "
-                "the trainer calls it between two windows"
+                "and step, by a hook, so that the optimizer found none; leave "
+                "zero_grad() out: the trainer calls it between two windows"
             )
         elif not is_met:
             log.warning(

@@ -148,3 +148,22 @@ def test_what_a_plugin_has_among_its_optimizers_is_not_said_to_stay(
     trainer.train()
     assert model.layers[3].weight.requires_grad
     assert "require gradients" not in caplog.text
+
+
+def test_thawing_looks_past_a_parameter_of_the_optimizer_that_has_no_name() -> None:
+    class Adds(Callback):
+        """Gives the optimizer what no checkpoint of this run, which has none, holds."""
+
+        def on_step_end(self, trainer: Trainer) -> None:
+            if trainer.step == 1:
+                free = nn.Parameter(torch.zeros(3))
+                trainer.optimizer.add_param_group({"params": [free]})
+
+    model = Regression()
+    model.layers[3].requires_grad_(False)
+    parameters = model.layers[0].parameters()
+    thaws = Thaws("on_epoch_begin", joins=True)
+    trainer = trainer_of(model, parameters, Adds(), thaws)
+    trainer.num_epochs = 2
+    trainer.train()
+    assert trainer.epoch == 2

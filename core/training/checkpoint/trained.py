@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from training.checkpoint.optimizer_state import check_parameters, group_names, names_of
+from training.checkpoint.optimizer_state import check_parameters, names_of
 from training.modules.of_user import has_users_hook
 from training.modules.optimizer_checks import warn_of_ended_schedule
 from training.modules.plain_names import some
@@ -100,16 +100,14 @@ def _has_hook(parameter: Tensor) -> bool:
 
 def _apart(run: Checkpointable) -> dict[Tensor, str]:
     """Return what requires gradients and is in no group, of any optimizer, by name."""
-    names, groups = names_of(run), run.optimizer.param_groups
-    known = {name for names in group_names(groups, names) for name in names}
+    optimizers = (run.optimizer, *_others(run).values(), *optimizers_of_plugins(run))
+    stepped = {p for each in optimizers for g in each.param_groups for p in g["params"]}
     # Those of a loaded run that join later are not forgotten ones.
-    known.update(name for group in run.state.joining_groups for name in group.names)
-    stepped = (*_others(run).values(), *optimizers_of_plugins(run))
-    others = {p for each in stepped for g in each.param_groups for p in g["params"]}
+    joining = {name for group in run.state.joining_groups for name in group.names}
     return {
         parameter: name
-        for parameter, name in names.items()
-        if parameter.requires_grad and name not in known and parameter not in others
+        for parameter, name in names_of(run).items()
+        if not (parameter in stepped or name in joining) and parameter.requires_grad
     }
 
 

@@ -102,3 +102,68 @@ def test_what_joins_though_it_is_marked_as_frozen_is_told_for_the_resumed_run(
     trainer.train()
     assert "a resumed run freezes it again: model.layers.3.weight, mod" in caplog.text
     assert THAWED not in caplog.text
+
+
+def test_what_a_hook_steps_in_backward_once_it_is_thawed_is_not_said_to_stay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Regression()
+    for each in model.layers[
+        3
+    ].parameters():  # torch takes a hook while it requires one
+        each.register_post_accumulate_grad_hook(
+            lambda p: torch.optim.SGD([p], lr=0.1).step()
+        )
+    model.layers[3].requires_grad_(False)
+    before = model.layers[3].weight.clone()
+    trainer = trainer_of(model, model.layers[0].parameters(), Thaws("on_epoch_begin"))
+    trainer.num_epochs = 2
+    trainer.train()
+    assert not torch.equal(model.layers[3].weight, before)
+    assert caplog.text.count("layers.3.bias, but hooks from register_post_acc") == 1
+    assert "stay as they are" not in caplog.text
+
+
+class HasOptimizers(Thaws):
+    """Trains the head by an optimizer of its own, in a list or a mapping."""
+
+    alters_training = True
+
+    def __init__(self, hook: str, optimizers: Any) -> None:
+        super().__init__(hook)
+        self.optimizers = optimizers
+
+
+@pytest.mark.parametrize("is_thawed", [False, True])
+@pytest.mark.parametrize("holds", [lambda each: [each], lambda each: {"head": each}])
+def test_what_a_plugin_has_among_its_optimizers_is_not_said_to_stay(
+    caplog: pytest.LogCaptureFixture, holds: Any, is_thawed: bool
+) -> None:
+    model = Regression()
+    own = torch.optim.SGD(model.layers[3].parameters(), lr=0.1)
+    model.layers[3].requires_grad_(not is_thawed)
+    plugin = HasOptimizers("on_epoch_begin", holds(own))
+    trainer = trainer_of(model, model.layers[0].parameters(), plugin)
+    trainer.num_epochs = 2
+    trainer.train()
+    assert model.layers[3].weight.requires_grad
+    assert "require gradients" not in caplog.text
+
+
+def test_thawing_looks_past_a_parameter_of_the_optimizer_that_has_no_name() -> None:
+    class Adds(Callback):
+        """Gives the optimizer what no checkpoint of this run, which has none, holds."""
+
+        def on_step_end(self, trainer: Trainer) -> None:
+            if trainer.step == 1:
+                free = nn.Parameter(torch.zeros(3))
+                trainer.optimizer.add_param_group({"params": [free]})
+
+    model = Regression()
+    model.layers[3].requires_grad_(False)
+    parameters = model.layers[0].parameters()
+    thaws = Thaws("on_epoch_begin", joins=True)
+    trainer = trainer_of(model, parameters, Adds(), thaws)
+    trainer.num_epochs = 2
+    trainer.train()
+    assert trainer.epoch == 2

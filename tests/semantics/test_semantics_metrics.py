@@ -171,6 +171,41 @@ def test_a_step_fn_that_measures_in_train_mode_is_refused_and_may_train_so() -> 
     trainer().train()
 
 
+def test_a_loss_that_train_mode_alone_has_is_measured_where_the_mode_is_put_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Detector(nn.Module):  # as torchvision's
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(5, CLASSES)
+
+        def forward(self, rows: Tensor, labels: Tensor) -> Any:
+            found = self.body(rows)
+            if not self.training:
+                return found.argmax(1)
+            return {"loss": nn.functional.cross_entropy(found, labels)}
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        was = model.training
+        model.train()
+        loss: Tensor = model(*batch)["loss"]
+        model.train(was)
+        return loss
+
+    model = Detector()
+    trainer = Trainer(
+        model,
+        [(torch.randn(4, 5), torch.arange(4) % CLASSES)],
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.0),
+        step_fn=step,
+        val_dataloader=[(torch.randn(4, 5), torch.arange(4) % CLASSES)],
+        device="cpu",
+    )
+    trainer.train()
+    assert trainer.history[-1]["val_loss"] > 0.0
+    assert "eval mode" not in caplog.text
+
+
 @pytest.mark.parametrize("who", ["an evaluator alone", "a plugin of one's own"])
 @pytest.mark.parametrize("how", ["grad", "backward", "register_hook", "retain_grad"])
 def test_what_lacks_a_gradient_in_an_evaluation_is_told_how_to_have_it(

@@ -6,13 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from training.builtin.own_work import OwnWork
+from training.checkpoint.trained import optimizers_of_plugins
 from training.loop.window import Window
 from training.loop.window_result import WindowResult
-from training.modules.reachable import held_in
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
@@ -25,16 +24,9 @@ def watched(window: Window, trainer: Checkpointable) -> Window:
 
     Not where another optimizer is stepped, too: it may have the first windows alone.
     """
-    own = trainer.optimizer.param_groups
-    kept = [getattr(each, "__dict__", {}) for each in trainer.plugins.values()]
-    found = [
-        each for part in kept for value in part.values() for each in held_in(value)
-    ]
-    others = [*trainer.criterion.optimizers.values(), *(each for _, each in found)]
-    if not any(
-        isinstance(each, torch.optim.Optimizer) and each.param_groups is not own
-        for each in others
-    ):
+    own, others = trainer.optimizer.param_groups, trainer.criterion.optimizers.values()
+    every = [*others, *optimizers_of_plugins(trainer)]
+    if all(each.param_groups is own for each in every):
         _FirstSteps(window, trainer.criterion.name)
         if trainer.state.weigher.has_step:
             OwnWork(window)
@@ -82,8 +74,8 @@ class _FirstSteps:
         if self._is_there and not has_any:
             log.warning(
                 "the gradients of the first two steps were cleared between backward "
-                "and step, by a hook, so that nothing moved; leave zero_grad() out: "
-                "the trainer calls it between two windows"
+                "and step, by a hook, so that the optimizer found none; leave "
+                "zero_grad() out: the trainer calls it between two windows"
             )
         elif not is_met:
             log.warning(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from training.checkpoint.optimizer_state import check_parameters, group_names, names_of
+from training.checkpoint.optimizer_state import check_parameters, names_of
 from training.modules.of_user import has_users_hook
 from training.modules.optimizer_checks import warn_of_ended_schedule
 from training.modules.plain_names import some
+from training.modules.reachable import held_in
 from training.modules.train_mode import frozen_parameters
 
 if TYPE_CHECKING:
@@ -46,7 +47,12 @@ class Untrained:
         if run.resumption is None:
             warn_of_ended_schedule(run.optimizer, run.plugins.values())
         _tell_of_others(run)
-        self._tell_at_start()
+        if left := _left(_apart(run)):
+            log.warning(
+                "no group of the optimizer has %s: they require gradients and stay as "
+                "they are; give them to the optimizer, or turn requires_grad off",
+                some(left),
+            )
         self._frozen = [each for each in names_of(run) if not each.requires_grad]
         run.state.before_evaluation.append(self.look)
 
@@ -57,7 +63,8 @@ class Untrained:
             return
         self._frozen = [each for each in self._frozen if each not in thawed]
         apart, names = _apart(self._run), names_of(self._run)
-        if left := [name for each, name in apart.items() if each in thawed]:
+        told = {each: name for each, name in apart.items() if each in thawed}
+        if left := _left(told):
             log.warning(
                 "no group of the optimizer has %s: they came to require gradients in "
                 "the run, and stay as they are; %s",
@@ -71,24 +78,20 @@ class Untrained:
                 *(some(again), THAW),
             )
 
-    def _tell_at_start(self) -> None:
-        apart = _apart(self._run)
-        hooked = [name for each, name in apart.items() if _has_hook(each)]
-        if hooked:
-            log.warning(
-                "no group of the optimizer has %s, but hooks from "
-                "register_post_accumulate_grad_hook: where these step them, what they "
-                "keep (an optimizer's momentum) is in no checkpoint, unless a callback "
-                "or a module saves it; where they do not, give them to the optimizer, "
-                "or turn requires_grad off",
-                some(hooked),
-            )
-        if left := [name for name in apart.values() if name not in hooked]:
-            log.warning(
-                "no group of the optimizer has %s: they require gradients and stay as "
-                "they are; give them to the optimizer, or turn requires_grad off",
-                some(left),
-            )
+
+def _left(apart: dict[Tensor, str]) -> list[str]:
+    """Tell of those of ``apart`` whose hooks may step them; return names of others."""
+    hooked = [name for each, name in apart.items() if _has_hook(each)]
+    if hooked:
+        log.warning(
+            "no group of the optimizer has %s, but hooks from "
+            "register_post_accumulate_grad_hook: where these step them, what they keep "
+            "(an optimizer's momentum) is in no checkpoint, unless a callback or a "
+            "module saves it; where they do not, give them to the optimizer, or turn "
+            "requires_grad off",
+            some(hooked),
+        )
+    return [name for name in apart.values() if name not in hooked]
 
 
 def _has_hook(parameter: Tensor) -> bool:
@@ -97,16 +100,14 @@ def _has_hook(parameter: Tensor) -> bool:
 
 def _apart(run: Checkpointable) -> dict[Tensor, str]:
     """Return what requires gradients and is in no group, of any optimizer, by name."""
-    names, groups = names_of(run), run.optimizer.param_groups
-    known = {name for names in group_names(groups, names) for name in names}
+    optimizers = (run.optimizer, *_others(run).values(), *optimizers_of_plugins(run))
+    stepped = {p for each in optimizers for g in each.param_groups for p in g["params"]}
     # Those of a loaded run that join later are not forgotten ones.
-    known.update(name for group in run.state.joining_groups for name in group.names)
-    stepped = (*_others(run).values(), *_of_plugins(run))
-    others = {p for each in stepped for g in each.param_groups for p in g["params"]}
+    joining = {name for group in run.state.joining_groups for name in group.names}
     return {
         parameter: name
-        for parameter, name in names.items()
-        if parameter.requires_grad and name not in known and parameter not in others
+        for parameter, name in names_of(run).items()
+        if not (parameter in stepped or name in joining) and parameter.requires_grad
     }
 
 
@@ -116,16 +117,19 @@ def _others(run: Checkpointable) -> dict[str, Any]:
     return {at: each for at, each in found.items() if each.param_groups is not own}
 
 
-def _of_plugins(run: Checkpointable) -> list[torch.optim.Optimizer]:
+def optimizers_of_plugins(run: Checkpointable) -> list[torch.optim.Optimizer]:
+    """Return those among the attributes of plugins, and in lists and mappings there."""
     plugins = [getattr(each, "__dict__", {}) for each in run.plugins.values()]
-    parts = [part for attributes in plugins for part in attributes.values()]
-    return [part for part in parts if isinstance(part, torch.optim.Optimizer)]
+    parts = [
+        held for own in plugins for value in own.values() for held in held_in(value)
+    ]
+    return [part for _, part in parts if isinstance(part, torch.optim.Optimizer)]
 
 
 def _tell_of_others(run: Checkpointable) -> None:
     """Warn of optimizers whose state no checkpoint of the run would hold."""
     # A plugin that has one is trusted to keep its state.
-    kept = {id(each) for each in _of_plugins(run)}
+    kept = {id(each) for each in optimizers_of_plugins(run)}
     if unsaved := [at for at, each in _others(run).items() if id(each) not in kept]:
         log.warning(
             "beside the run's optimizer the loss or the model has %s, whose state no "

@@ -203,7 +203,8 @@ class _StepForward:
         if in_eval and model.training:
             raise ConfigError(
                 "step_fn put the model into train mode where it is measured in eval "
-                "mode; leave model.train() out: the trainer does it before it trains"
+                "mode; leave model.train() out: the trainer does it before it trains; "
+                "where train mode alone has a loss, put the mode back behind it"
             )
         if first is not None and gradient is not None and first.grad is None:
             raise ConfigError(

@@ -80,8 +80,9 @@ class Modes:
         if not self._is_held:
             log.warning(
                 "the model was left in eval mode between two batches, by a hook or by "
-                "step_fn, and goes back into train mode; call eval() within "
-                "'with trainer.modes.evaluation():', which puts modes back"
+                "step_fn, and goes back into train mode; to measure it, call eval() "
+                "within 'with trainer.modes.evaluation():', which puts modes back; to "
+                "train it so, call eval() of its parts, which stay as they are"
             )
         self._is_held = True
         self.train()

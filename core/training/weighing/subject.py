@@ -71,10 +71,10 @@ class Question:
         in_full: whether to compute in full precision where the model can.
     """
 
-    units: list[str] | None = None
-    num_cuts: int = 3
-    has_parted: bool = False
-    is_known: bool = False
+    units: list[str] | None
+    num_cuts: int
+    has_parted: bool
+    is_known: bool
     in_full: bool = True
 
 

@@ -191,6 +191,21 @@ def test_a_model_that_a_hook_leaves_in_eval_mode_goes_back_before_the_next_batch
     assert len(list(tmp_path.iterdir())) == 12
 
 
+def test_parts_that_a_step_fn_puts_into_eval_mode_are_trained_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def rest(model: Any, batch: Any) -> Tensor:
+        for part in model.children():
+            part.eval()
+        return step(model, batch)
+
+    sees, net = Sees(), Net()
+    make(net, sees, step_fn=rest).train()
+    assert set.union(*sees.seen[1:]) == set.intersection(*sees.seen[1:]) >= {"body.2"}
+    assert not net.body[1].num_batches_tracked
+    assert "eval mode" not in caplog.text
+
+
 @pytest.mark.parametrize("again", [False, True], ids=["once", "again when resumed"])
 def test_r12_every_boundary_resumes_what_a_plugin_put_to_rest(
     tmp_path: Path, again: bool

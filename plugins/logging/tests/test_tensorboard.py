@@ -226,6 +226,40 @@ def test_a_branch_in_a_folder_of_its_own_leaves_shared_curves_alone(
     assert len(points(load(logs / "branch"), "loss/train")) == 2
 
 
+class Twice(Callback):
+    """Has each epoch measured once more, which fails while ``fails`` is true."""
+
+    def __init__(self, fails, path):
+        self.fails, self.path = fails, path
+
+    def metric_names(self):
+        return ["accuracy"]
+
+    def evaluate(self, reason):
+        if self.fails and reason == "again":
+            raise OSError("no such picture")
+        return {"accuracy": float(reason == "again")}
+
+    def on_epoch_end(self, trainer):
+        trainer.request_evaluation("again")
+
+    def on_checkpoint(self, trainer):
+        trainer.save_checkpoint(self.path)
+
+
+def test_a_resumed_run_writes_what_it_measures_where_no_epoch_is_left(
+    make_trainer, tmp_path
+):
+    saved = tmp_path / "end.pt"
+    with pytest.raises(OSError, match="no such picture"):
+        make_trainer(TensorBoardCallback(), Twice(True, saved), num_epochs=1).train()
+    resumed = make_trainer(TensorBoardCallback(), Twice(False, saved), num_epochs=1)
+    resumed.load_checkpoint(saved)
+    resumed.train()
+    log = load(tmp_path / "run" / "tensorboard" / "run")
+    assert points(log, "metric/accuracy") == [(4, 0.0), (4, 1.0)]
+
+
 def test_a_cadence_below_one_is_refused():
     with pytest.raises(ConfigError, match="every_n_steps is 0"):
         TensorBoardCallback(every_n_steps=0)

@@ -56,8 +56,10 @@ class NonFiniteError(TrainbusError, ArithmeticError):
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the nearest of ``choices``, else ``""``.
 
-    Of words in parts more must agree: ``loss_fn`` and ``loss_per`` share one by chance.
+    Of words in parts more must agree, unless one holds the other: ``loss_fn`` is hardly
+    meant for ``loss_per``, but ``top_k`` for ``save_top_k``.
     """
-    known = {each.lower(): each for each in choices}
-    near = get_close_matches(word.lower(), known, 1, 0.7 if "_" in word else 0.6)
+    word, known = word.lower(), {each.lower(): each for each in choices}
+    akin = [each for each in known if "_" not in word or each in word or word in each]
+    near = get_close_matches(word, known, 1, 0.7) or get_close_matches(word, akin, 1)
     return f" (did you mean {known[near[0]]!r}?)" if near else ""

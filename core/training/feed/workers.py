@@ -117,14 +117,13 @@ class Pass:
             self._end()
             raise
         except Exception as error:
-            from training.feed.lost_workers import require_worker  # in a run that fails
+            from training.feed.lost_workers import of_worker  # in a run that fails
 
-            self._failure = error
-            require_worker(self._batches, error)
+            self._failure = failure = of_worker(error)
             # The error of a lost worker is replaced as the run ends; it needs no note.
-            if self.loss(error) is None:
-                add_note(error, f"while {self._place()} was loaded")
-            raise
+            if self.loss(failure) is None:
+                add_note(failure, f"while {self._place()} was loaded")
+            raise failure from failure.__cause__
         self._note(self._number)
         self._number += 1
         return batch
@@ -160,7 +159,7 @@ class Pass:
 
             kill_workers(self._batches)
         else:
-            self._batches = iter(())
+            self._batches, self._failure = iter(()), None
 
     def _place(self) -> str:
         return self.place(self._number)

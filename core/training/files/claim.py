@@ -114,5 +114,6 @@ def _unmake(folders: Iterable[Path]) -> None:
         try:
             folder.rmdir()
         except OSError:
-            return
+            if os.path.lexists(folder):
+                return
         _made.discard(folder)

@@ -172,6 +172,31 @@ def test_event_files_that_cannot_be_written_for_a_time_cost_only_that_time(
     assert "values are lost until it can be, and then go to a new event file" in told
 
 
+class Freed(Callback):
+    """Puts a file in the way of the event files until the first epoch ends."""
+
+    before = ("tensorboard",)
+
+    def on_epoch_begin(self, trainer):
+        if trainer.epoch == 0:
+            (trainer.save_dir / "tensorboard").mkdir(parents=True)
+            (trainer.save_dir / "tensorboard" / "run").touch()
+
+    def on_epoch_end(self, trainer):
+        if trainer.epoch == 1:
+            (trainer.save_dir / "tensorboard" / "run").unlink()
+
+
+def test_event_files_that_cannot_be_begun_are_as_soon_as_they_can_be(
+    make_trainer, tmp_path, caplog
+):
+    make_trainer(Freed(), TensorBoardCallback(every_n_steps=1), num_epochs=2).train()
+    log = load(tmp_path / "run" / "tensorboard" / "run")
+    assert [step for step, _ in points(log, "loss/train_epoch")] == [4, 8]
+    (told,) = caplog.messages
+    assert "/run cannot be written ([Errno 17] File exists" in told
+
+
 def test_a_second_run_in_the_same_folder_stays_apart(make_trainer, tmp_path):
     for epochs in (1, 2, 3):
         make_trainer(TensorBoardCallback(tmp_path / "logs"), num_epochs=epochs).train()
@@ -224,6 +249,40 @@ def test_a_branch_in_a_folder_of_its_own_leaves_shared_curves_alone(
     branch.train()
     assert len(points(load(logs / "run"), "loss/train")) == 8
     assert len(points(load(logs / "branch"), "loss/train")) == 2
+
+
+class Twice(Callback):
+    """Has each epoch measured once more, which fails while ``fails`` is true."""
+
+    def __init__(self, fails, path):
+        self.fails, self.path = fails, path
+
+    def metric_names(self):
+        return ["accuracy"]
+
+    def evaluate(self, reason):
+        if self.fails and reason == "again":
+            raise OSError("no such picture")
+        return {"accuracy": float(reason == "again")}
+
+    def on_epoch_end(self, trainer):
+        trainer.request_evaluation("again")
+
+    def on_checkpoint(self, trainer):
+        trainer.save_checkpoint(self.path)
+
+
+def test_a_resumed_run_writes_what_it_measures_where_no_epoch_is_left(
+    make_trainer, tmp_path
+):
+    saved = tmp_path / "end.pt"
+    with pytest.raises(OSError, match="no such picture"):
+        make_trainer(TensorBoardCallback(), Twice(True, saved), num_epochs=1).train()
+    resumed = make_trainer(TensorBoardCallback(), Twice(False, saved), num_epochs=1)
+    resumed.load_checkpoint(saved)
+    resumed.train()
+    log = load(tmp_path / "run" / "tensorboard" / "run")
+    assert points(log, "metric/accuracy") == [(4, 0.0), (4, 1.0)]
 
 
 def test_a_cadence_below_one_is_refused():

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ChainedScheduler, ReduceLROnPlateau, StepLR
 
 from trainbus_lr_scheduling import LearningRateSchedulerCallback
+from trainbus_lr_scheduling.drivers import differences
 from training import Callback, CheckpointError, Trainer
 
 from .fakes import small_trainer
@@ -97,3 +98,18 @@ def test_another_rate_of_one_group_is_still_refused(order: str, tmp_path: Path) 
     again.load_checkpoint(tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=r"optimizer\.lr is \["):
         again.train()
+
+
+@pytest.mark.parametrize(
+    ("name", "here", "saved", "told"),
+    [
+        ("base_lrs", [0.5, 0.5], [1.0, 1.0], "optimizer.lr is 0.5 now but 1.0 in"),
+        ("base_lrs", [0.5, 0.1], [1.0, 1.0], "optimizer.lr is [0.5, 0.1] now but 1.0"),
+        ("_milestones", [4], [2], "_milestones is [4] now but [2] in"),
+    ],
+)
+def test_what_all_groups_share_is_told_once_and_any_other_list_as_it_is(
+    name: str, here: Any, saved: Any, told: str
+) -> None:
+    found = differences({name: here}, {name: saved})
+    assert found[name].startswith(told)

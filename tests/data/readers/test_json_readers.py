@@ -138,6 +138,8 @@ def test_other_chats_are_bad_rows(tmp_path, turns, reason, reader):
 def test_an_answer_beside_turns_that_say_another_is_a_bad_row(tmp_path):
     path = write(tmp_path, json.dumps([{"messages": ROLES, "answer": "A cat."}]))
     assert JsonArray(path)[0] == {"question": "What?", "answer": "A cat."}
+    path = write(tmp_path, json.dumps([{"messages": ROLES, "answer": None}]))
+    assert JsonArray(path)[0] == {"question": "What?", "answer": "A cat."}
     path = write(tmp_path, json.dumps([{"messages": ROLES, "answer": "A dog."}]))
     with pytest.raises(UnusableRow, match="another answer in 'answer' than in 'mess"):
         JsonArray(path)[0]

@@ -29,14 +29,15 @@ class EventFile:
     Args:
         folder: of the event files.
         purge_step: points from here on are hidden; None: none are.
-    Raises:
-        OSError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
-        self._folder = folder
-        self._writer: SummaryWriter | None  # None: lost, until there is room
-        self._writer = import_writer()(str(folder), purge_step=purge_step)
+        self._folder, self._purge_step = folder, purge_step
+        self._writer: SummaryWriter | None = None  # lost, until there is room
+        try:
+            self._begin()
+        except OSError as error:
+            self._warn(error)
 
     @property
     def is_lost(self) -> bool:
@@ -48,18 +49,25 @@ class EventFile:
         try:
             if self._writer is None:
                 _require_room(self._folder)
-                self._writer = import_writer()(str(self._folder))
+                self._begin()
             attrgetter(method)(self._writer)(*args, **options)
         except OSError as error:
             if self._writer is not None:
-                logger.warning(
-                    "tensorboard: %s cannot be written (%s); values are lost until it "
-                    "can be, and then go to a new event file",
-                    *(self._folder, error),
-                )
+                self._warn(error)
                 with contextlib.suppress(OSError):  # its thread ends
                     attrgetter("file_writer.close")(self._writer)()
             self._writer = None
+
+    def _begin(self) -> None:
+        self._writer = import_writer()(str(self._folder), purge_step=self._purge_step)
+        self._purge_step = None  # those of another file of the run are not hidden
+
+    def _warn(self, error: OSError) -> None:
+        logger.warning(
+            "tensorboard: %s cannot be written (%s); values are lost until it can be, "
+            "and then go to a new event file",
+            *(self._folder, error),
+        )
 
     def close(self) -> None:
         """End the file, if there is one."""
@@ -85,4 +93,5 @@ def import_writer() -> type[SummaryWriter]:
 
 def _require_room(folder: Path) -> None:
     """Raise OSError if no event file can be written; a writer that tries leaves one."""
+    folder.mkdir(parents=True, exist_ok=True)  # where it could not be made before
     write_durably(folder / "room", lambda file: file.write(bytes(ROOM))).unlink()

@@ -96,11 +96,11 @@ class TensorBoardCallback(Callback):
         self._log_dir = log_dir
         self.every_n_steps = every_n_steps
         self.rows = rows
-        #: The folder of this run's curves; final from the first epoch on.
+        #: The folder of this run's curves; final from what is first told on.
         self.log_dir = named_path(log_dir or "tensorboard")
         self._run_name = ""
-        self._events: EventFile | None = None  # from the first epoch to the end
-        self._is_resumed = False
+        self._events: EventFile | None = None  # from what is first told to the end
+        self._is_resumed: bool | None = None  # None: no run is on
         self._due: deque[tuple[str, Readback, int]] = deque()  # tag, value, step
         self._root = self.log_dir  # what `tensorboard --logdir` is to be given
         self._hyperparameters: dict[str, Any] | None = None  # to be written
@@ -150,13 +150,17 @@ class TensorBoardCallback(Callback):
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
         """Begin to measure steps: what was between epochs is none of theirs."""
-        if self._events is None:
-            self._begin(trainer)
+        self._open(trainer)
         self._last_point = trainer.step, time.perf_counter()
 
-    def _begin(self, trainer: Trainer) -> None:
-        """Open the event file and write down what is run."""
+    def _open(self, trainer: Trainer) -> None:
+        """Open the event file of a run that has none, and write down what is run.
+
+        A resumed run may have no epoch left and an evaluation that is still asked for.
+        """
         resumed = self._is_resumed
+        if self._events is not None or resumed is None:
+            return
         if not resumed:
             self._run_name = free_run_name(self._root, trainer.save_dir)
         self.log_dir = folder_of(self._root, trainer.save_dir, self._run_name)
@@ -187,6 +191,7 @@ class TensorBoardCallback(Callback):
 
     def on_predictions(self, trainer: Trainer, records: Sequence[Row]) -> None:
         """Show some rows with what was predicted, and note the worst."""
+        self._open(trainer)
         if self.rows:
             shown = ShownRows(trainer.recipe)
             self._worst = shown.worst(records, self.rows)
@@ -195,6 +200,7 @@ class TensorBoardCallback(Callback):
 
     def on_metrics(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Log what an evaluation has measured."""
+        self._open(trainer)
         tags = {name: tag_of(name) for name in metrics if name not in EPOCH_TAGS}
         if self._hyperparameters is not None and tags:
             self._write_hyperparameters(tags.values())
@@ -223,7 +229,7 @@ class TensorBoardCallback(Callback):
         self._write_due()
         if self._hyperparameters is not None:
             self._write_hyperparameters([])
-        events, self._events = self._events, None
+        events, self._events, self._is_resumed = self._events, None, None
         if events is not None:
             events.close()
 

@@ -21,9 +21,9 @@ from trainbus_lr_scheduling.schedules import Schedule
 
 logger = logging.getLogger(__name__)
 
-#: Options of a parameter group that torch's schedulers read their course from.
 #: Settings that have another name where a person writes them.
 AS_WRITTEN = {"base_lrs": "optimizer.lr"}
+#: Options of a parameter group that torch's schedulers read their course from.
 COURSE = ("max_lr", "base_momentum", "max_momentum", "min_lr")
 #: What drivers and torch's schedulers keep as a list with one entry a group.
 BY_GROUP = frozenset(
@@ -248,14 +248,15 @@ def differences(
     from release to release.
     """
     return {
-        name: f"{AS_WRITTEN.get(name, name)} is {_told(here)} now but "
-        f"{_told(saved[name])} in the checkpoint"
+        name: f"{AS_WRITTEN.get(name, name)} is {_told(name, here)} now but "
+        f"{_told(name, saved[name])} in the checkpoint"
         for name, here in configured.items()
         if name in saved and here != saved[name]
     }
 
 
-def _told(value: Any) -> str:
-    """Return a setting as it is written: one rate alone, and not a list of groups."""
-    is_one = isinstance(value, list) and len(value) == 1
+def _told(name: str, value: Any) -> str:
+    """Return a setting as it is written: one value where all groups have the same."""
+    is_by_group = name in BY_GROUP and isinstance(value, list)
+    is_one = is_by_group and value and all(each == value[0] for each in value)
     return repr(value[0] if is_one else value)

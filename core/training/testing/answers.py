@@ -49,9 +49,10 @@ def check_answers(case: Case) -> list[str]:
         if hook == "metric_names" and answers.get(name) is not None:
             may_wait = hasattr(plugin, "plan_evaluations")
             problems += _misnamed(set(answers[name]), trainer, name, may_wait)
-    own = case.entries_of_each_run()
-    after = without(state_of(trainer, name), own)
-    if found := difference(without(before, own), after):
+    after = state_of(trainer, name)
+    if found := case.compared(
+        lambda own: difference(without(before, own), without(after, own))
+    ):
         problems.append(f"being asked changes its state: {found}")
     return problems
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from training.bus.callback import Callback
 from training.bus.declared import api_mistake
 from training.checkpoint.compare import entries_of_each
 from training.checkpoint.storable import OF_STATE, describe_foreign, foreign_value
+from training.checkpoint_io import read_checkpoint
 from training.discovery.signature import signature_mistakes
 from training.hardware.rng import rng_state
 from training.loop.requests import Abandoned
@@ -95,9 +96,10 @@ def check_state(case: Case) -> list[str]:
     # First: what no checkpoint can hold may be of a kind that cannot be compared.
     if (foreign := foreign_value(dict(state), depth=OF_STATE)) is not None:
         return [f"in what state_dict returns {describe_foreign(*foreign)}"]
-    problems, own = [], case.entries_of_each_run()
-    first, second = without(state, own), without(plugin.state_dict(), own)
-    if found := difference(first, second):
+    problems, again = [], dict(plugin.state_dict())
+    if found := case.compared(
+        lambda own: difference(without(state, own), without(again, own))
+    ):
         problems.append(f"asking for the state changes it: {found}")
     file = io.BytesIO()
     torch.save(dict(state), file)
@@ -125,17 +127,26 @@ def check_resume(case: Case) -> list[str]:
         if "in on_metrics at step" in "".join(notes_of(error)):
             add_note(error, INSIDE)
         raise
-    problems, own = [], case.entries_of_each_run()
-    for boundary, saved in saver.saved.items():
+
+    def difference_of(
+        run: Trainer, begun: int, file: Path, own: Collection[str]
+    ) -> str:
+        name, moving = saver.watched, own
+        if own:  # an id that has stayed is that of the checkpoint
+            saved = read_checkpoint(file)["plugins"][name]
+            moving = {*own} & entries_of_each(saved, state_of(whole, name))
+        return run_difference(run, whole, name, begun=begun, own=moving)
+
+    problems = []
+    for boundary in saver.saved:
+        file = boundary / "checkpoint.pt"
         fresh = case.make()
         again = BoundarySaver(case.folder / "resumed", saver.watched, keep=False)
         run = case.trainer(f"boundaries/{boundary.name}/run", fresh, again)
-        run.load_checkpoint(boundary / "checkpoint.pt")
+        run.load_checkpoint(file)
         begun = run.step
         run.train()
-        moving = own & entries_of_each(saved, state_of(whole, saver.watched))
-        found = run_difference(run, whole, saver.watched, begun=begun, own=moving)
-        if found:
+        if found := case.compared(partial(difference_of, run, begun, file)):
             problems.append(f"after a resume at {boundary.name}, {found}")
     if problems:
         problems[0] += (
@@ -158,7 +169,7 @@ def _cut_short(case: Case, whole: Trainer, name: str) -> list[str]:
         ends = BoundarySaver(case.folder / f"ends_{cut}", name, cut=cut)
         case.trainer(f"cut_{cut}", case.make(), ends).train()
         again = BoundarySaver(case.folder / "again", name, keep=False)
-        place = [*ends.saved][-1]
+        place = ends.saved[-1]
         run = case.trainer(f"ends_{cut}/{place.name}/run", case.make(), again)
         run.load_checkpoint(place / "checkpoint.pt")
         run.train()
@@ -179,7 +190,7 @@ def check_second_run(case: Case) -> list[str]:
     second, reference = case.trainer("second", used), case.trainer("fresh", fresh)
     second.train()
     reference.train()
-    found = run_difference(second, reference, name, own=case.entries_of_each_run())
+    found = case.compared(lambda own: run_difference(second, reference, name, own=own))
     second.train()  # the same trainer once more
     return [f"in a second run of one instance, {found}"] if found else []
 
@@ -233,8 +244,8 @@ def _left_changed(case: Case) -> list[str]:
     run.train()
     whole.train()
     # What was swapped in an earlier hook of the step was found so, too.
-    found = run_difference(
-        run, whole, name, begun=begun, own=case.entries_of_each_run()
+    found = case.compared(
+        lambda own: run_difference(run, whole, name, begun=begun, own=own)
     )
     says = "after an evaluation that is left, as for a signal, and a resume, "
     way = (
@@ -318,8 +329,7 @@ class BoundarySaver(Callback):
         self.after = (watched,)  # type: ignore[misc]
         self.keep = keep
         self.cut = cut
-        #: Place -> the state of the plugin under test that is saved there.
-        self.saved: dict[Path, Any] = {}
+        self.saved: list[Path] = []
 
     def on_step_end(self, trainer: Any) -> None:
         """Ask for a boundary."""
@@ -338,4 +348,4 @@ class BoundarySaver(Callback):
         trainer.save_checkpoint(place / "checkpoint.pt")
         if trainer.save_dir.is_dir():
             shutil.copytree(trainer.save_dir, place / "run")
-        self.saved[place] = copy.deepcopy(state_of(trainer, self.watched))
+        self.saved.append(place)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ class Case:
     options: Mapping[str, Any]
     max_seconds: float
     remarks: list[str] = field(default_factory=list)
+    _own: Collection[str] | None = field(default=None, init=False)
 
     def trainer(self, name: str, *plugins: Any, **changes: Any) -> Trainer:
         """Return a trainer that writes to the folder ``name`` of this check.
@@ -63,13 +64,25 @@ class Case:
         """Return what the plugin is called in a run."""
         return checked_name(plugin, None)
 
-    def entries_of_each_run(self) -> set[str]:
-        """Return what of its state two equal runs have each their own of."""
-        states = []
-        for name in ("one", "other"):
-            plugin = self.make()
-            trainer = self.trainer(name, plugin)
-            trainer.train()
-            states.append(state_of(trainer, self.name_of(plugin)))
-        is_compared = all(isinstance(state, Mapping) for state in states)
-        return entries_of_each(*states) if is_compared else set()
+    def compared(self, difference: Callable[[Collection[str]], str]) -> str:
+        """Return what differs, but for what two equal runs have each their own of.
+
+        Args:
+            difference: names of entries of the state that are left out -> what differs,
+                ``""``: nothing.
+        """
+        # Two runs more, which most plugins do not need.
+        return difference(()) and difference(self._entries_of_each_run())
+
+    def _entries_of_each_run(self) -> Collection[str]:
+        if self._own is None:
+            states = [self._state_after_a_run(name) for name in ("one", "other")]
+            is_compared = all(isinstance(state, Mapping) for state in states)
+            self._own = entries_of_each(*states) if is_compared else ()
+        return self._own
+
+    def _state_after_a_run(self, name: str) -> Any:
+        plugin = self.make()
+        trainer = self.trainer(name, plugin)
+        trainer.train()
+        return state_of(trainer, self.name_of(plugin))

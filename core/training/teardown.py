@@ -30,7 +30,7 @@ def note_batches(error: BaseException, loop: Loop | None, watched: Pass | None) 
             hook raised it then, and no value is not finite; and where memory was short:
             ``memory_advice`` explains.
         loop: of the run, if it has begun.
-        watched: its batches; None for those of a list.
+        watched: its batches, where they come from indices.
     """
     if loop is None or isinstance(error, torch.OutOfMemoryError):
         return
@@ -116,9 +116,6 @@ def _explained(error: BaseException, watched: Pass | None) -> BaseException:
     except Exception as later:
         add_note(error, f"then explaining it failed: {repr_of(later)}")
         return error
-    finally:
-        if watched is not None:
-            watched.end(kills=False)  # what it keeps of the error holds all it measured
     if loss is None:
         return error
     loss.__cause__ = error

@@ -226,8 +226,9 @@ class EpochLoader:
             return self.watched.begin(lambda: iterate_shielded(rest))
         # Neither an index nor a state leads there: every batch is loaded again. What
         # wraps another loader mostly draws the order for its first one, and no more.
-        is_loaded = not isinstance(loader, (list, tuple))
-        iterator = self._begin_pass(loader, 0) if is_loaded else iter(loader)
+        if not isinstance(loader, (list, tuple)):  # there nothing is loaded
+            self.watched = Pass(loader, 0).begin(lambda: iter(loader))
+        iterator = self.watched or iter(loader)
         seed = epoch_seed(self.drawn_seed, epoch)
         left: list[Iterator[Any]] = []
         drawing = apart_from(seed, lambda: iterator, left)
@@ -244,14 +245,16 @@ class EpochLoader:
         if skip and loader_state is not None:
             loader.load_state_dict(loader_state)
         passed = 0 if loader_state is None else skip
-        batches: Iterator[Any] = self._begin_pass(loader, passed)
+        self.watched = Pass(loader, passed).begin(lambda: iter(loader))
+        batches: Iterator[Any] = self.watched
         if loader_state is None:  # it had none when the run was saved
             _read_and_drop(batches, skip, logging.WARNING)
         elif not skip:
 
             def anew() -> Iterator[Any]:
                 with drawing_from(epoch_seed(self.seed, epoch)):
-                    return self._begin_pass(loader, 0)
+                    self.watched = Pass(loader, 0).begin(lambda: iter(loader))
+                    return self.watched
 
             batches = _or_anew(batches, anew)
 
@@ -269,10 +272,6 @@ class EpochLoader:
         if loader_state is not None:  # the run may stop before the first batch
             self._loader_states[skip] = loader_state
         return tracked()
-
-    def _begin_pass(self, loader: Any, skipped: int) -> Pass:
-        self.watched = Pass(loader, skipped)  # first, as above
-        return self.watched.begin(lambda: iter(loader))
 
 
 def _or_anew(

@@ -127,34 +127,31 @@ def kill_held(error: BaseException) -> None:
                         add_note(error, f"then ending its workers failed: {text}")
 
 
-def of_worker(error: Exception) -> Exception:
-    """Return ``error``, or in torch's words that a worker is lost, if its line broke.
+def require_worker(batches: Any, error: Exception) -> None:
+    """Say that a worker is lost, where all that is known is that its line broke.
 
     The kernel closes a dying process's sockets before anybody can tell that it died,
     and one that exits takes their files away first: torch, which asks once whether its
     workers live, may then raise the error of the socket.
 
     Args:
-        error: one that ``__next__`` raised, of torch's iterator, or of one that reads
-            with such a one inside.
+        batches: torch's iterator that raised ``error``, or any other one.
+        error: one that ``__next__`` raised.
+    Raises:
+        RuntimeError: a worker of it has died, in torch's own words.
     """
-    text = text_of(error)
+    workers, text = workers_of(batches), text_of(error)
     is_cut = isinstance(error, OSError | EOFError) or "Pin memory thread exited" in text
     # What the data set itself raised in a worker comes from one that lives.
-    if not is_cut or "in DataLoader worker process" in text:
-        return error
-    readers = [frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__)]
-    workers = next(filter(None, map(workers_of, readers)), ())
+    if not workers or not is_cut or "in DataLoader worker process" in text:
+        return
     wait([worker.sentinel for worker in workers], timeout=1)  # seconds; it is dying
     for worker in workers:
         # With time to wait, join waits for the exit code where the sentinel is closed.
         worker.join(0.01)
         if worker.exitcode:
             words = f"DataLoader worker (pid(s) {worker.pid}) exited unexpectedly"
-            lost = RuntimeError(words)
-            lost.__cause__ = error
-            return lost
-    return error
+            raise RuntimeError(words) from error
 
 
 def workers_of(batches: Any) -> Sequence[Any]:

@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler
 from training.errors import DataError
 from training.feed.divided_loader import checked, compared_batches, refuse_divided
 from training.feed.epoch_loader import can_skip, copied
-from training.feed.lost_workers import of_worker
+from training.feed.lost_workers import require_worker
 from training.feed.share import Share, sliced
 from training.feed.structure import sample_sizes
 from training.feed.workers import Issued, draw_as_if_new, end_workers
@@ -119,8 +119,8 @@ def batches_of(loader: Any) -> Generator[Any, None, None]:
     try:
         yield from batches
     except Exception as error:
-        failure = of_worker(error)
-        raise failure from failure.__cause__
+        require_worker(batches, error)
+        raise
 
 
 def portions(loader: Iterable[Any]) -> Iterator[tuple[Any, int | None, bool]]:

@@ -117,13 +117,14 @@ class Pass:
             self._end()
             raise
         except Exception as error:
-            from training.feed.lost_workers import of_worker  # in a run that fails
+            from training.feed.lost_workers import require_worker  # in a run that fails
 
-            self._failure = failure = of_worker(error)
+            self._failure = error
+            require_worker(self._batches, error)
             # The error of a lost worker is replaced as the run ends; it needs no note.
-            if self.loss(failure) is None:
-                add_note(failure, f"while {self._place()} was loaded")
-            raise failure from failure.__cause__
+            if self.loss(error) is None:
+                add_note(error, f"while {self._place()} was loaded")
+            raise
         self._note(self._number)
         self._number += 1
         return batch
@@ -159,7 +160,7 @@ class Pass:
 
             kill_workers(self._batches)
         else:
-            self._batches, self._failure = iter(()), None
+            self._batches = iter(())
 
     def _place(self) -> str:
         return self.place(self._number)

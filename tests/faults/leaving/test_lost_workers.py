@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import multiprocessing
-import weakref
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 from typing import Any
@@ -187,62 +184,3 @@ def test_p6_what_else_fails_in_such_a_loader_is_noted_with_the_batch() -> None:
     with pytest.raises(OSError, match="rotten") as caught:
         build(loader=DataLoader(Streamed("raises"), batch_size=2)).train()
     assert "while batch 2 of the epoch was loaded" in caught.value.__notes__
-
-
-@pytest.mark.parametrize("wrap", [lambda inner: inner, Wrapped], ids=["own", "wrapped"])
-def test_p6_one_of_such_a_loader_whose_line_breaks_is_named(
-    wrap: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torchs: Any = _MultiProcessingDataLoaderIter
-    error = ConnectionResetError()
-    monkeypatch.setattr(torchs, "_try_get_data", lambda self: breaks(self, error))
-    inner = DataLoader(Streamed("nothing"), batch_size=2, num_workers=1)
-    said = "train_dataloader lost a worker .*batch 0 of the epoch arrived"
-    with pytest.raises(DataError, match=said):
-        build(loader=wrap(inner)).train()
-
-
-class Made:
-    """Reads with another loader, whose workers begin as its pass does."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    def __iter__(self) -> Any:
-        return iter(self.inner)
-
-
-def test_p6_one_of_such_a_loader_that_is_lost_while_the_others_begin_is_named() -> None:
-    asks = AsksLate(0)
-    asks.set_epoch(0)
-    inner = DataLoader(Bad("is killed"), batch_sampler=asks, num_workers=1)
-    said = "train_dataloader lost a worker .*batch 0 of the epoch arrived"
-    with pytest.raises(DataError, match=said):
-        build(loader=Made(inner)).train()
-
-
-class Held:
-    """What a loader holds while it reads."""
-
-
-class Holding:
-    """Fails at its second batch."""
-
-    def __init__(self) -> None:
-        self.held: list[Any] = []
-
-    def __iter__(self) -> Any:
-        held = Held()
-        self.held.append(weakref.ref(held))
-        yield next(iter(loader_of()))
-        raise OSError("rotten")
-
-
-def test_p6_nothing_is_kept_of_what_failed_once_the_error_is_gone() -> None:
-    loader = Holding()
-    trainer = build(loader=loader)
-    with contextlib.suppress(OSError):
-        trainer.train()
-    gc.collect()
-    assert [each() for each in loader.held] == [None]
-    assert trainer.step == 1

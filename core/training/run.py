@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from training.checkpoint.resumption import Resumption
-    from training.feed.workers import Pass
+    from training.feed.workers import Watched
     from training.loop.forward import Forward
     from training.loop.precision import Precision
     from training.loop.run_state import RunState
@@ -197,8 +197,8 @@ class Run:
         return loop is not None and loop.is_extra and loop.row_is_due
 
     @property
-    def watched(self) -> Pass | None:
-        """The batches of the epoch under way; None for those of a list."""
+    def watched(self) -> Watched | None:
+        """The batches of the epoch under way, where they come from indices."""
         return None if self.feed is None else self.feed.watched
 
     def abandon(self, together: bool) -> None:

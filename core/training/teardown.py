@@ -13,7 +13,7 @@ from training.signals.handlers import signal_of
 
 if TYPE_CHECKING:
     from training.checkpoint.checkpointable import Checkpointable
-    from training.feed.workers import Pass
+    from training.feed.workers import Watched
     from training.loop.loop import Loop
 
 __all__ = ["note_batches", "tear_down"]
@@ -22,7 +22,9 @@ __all__ = ["note_batches", "tear_down"]
 MOST_PLACES = 4
 
 
-def note_batches(error: BaseException, loop: Loop | None, watched: Pass | None) -> None:
+def note_batches(
+    error: BaseException, loop: Loop | None, watched: Watched | None
+) -> None:
     """Note on ``error`` the step, and the batches, whose computing raised it.
 
     Args:
@@ -58,7 +60,7 @@ def note_batches(error: BaseException, loop: Loop | None, watched: Pass | None) 
 
 
 def tear_down(
-    trainer: Checkpointable, failure: BaseException | None, watched: Pass | None
+    trainer: Checkpointable, failure: BaseException | None, watched: Watched | None
 ) -> BaseException | None:
     """Tell plugins of ``failure`` and close them; return what is to be raised.
 
@@ -109,7 +111,7 @@ def _joined(
     return failure
 
 
-def _explained(error: BaseException, watched: Pass | None) -> BaseException:
+def _explained(error: BaseException, watched: Watched | None) -> BaseException:
     """Return ``error`` with what a person needs, or what to raise in its place."""
     try:
         loss: BaseException | None = None if watched is None else watched.loss(error)

@@ -38,7 +38,7 @@ from training.feed.sample_seeds import (
     epoch_seed,
     set_epoch,
 )
-from training.feed.workers import Issued, Pass, Watched, draw_as_if_new, require_reached
+from training.feed.workers import Issued, Watched, draw_as_if_new, require_reached
 from training.signals.shield import iterate_shielded
 
 log = logging.getLogger(__name__)
@@ -116,8 +116,9 @@ class EpochLoader:
         #: What is iterated: ``loader``, or a copy that knows what it reads.
         self.reading = _seeded(loader, seed)
         self._loader_states: dict[int, Any] = {}
-        #: The batches of the current epoch; None for those of a list.
-        self.watched: Pass | None = None
+        #: The batches of the current epoch, where they come from indices.
+        self.watched: Watched | None = None
+        self.unwatched: Any = None  # what reads them where they do not
         #: ``generator_states`` when the current epoch began; what a checkpoint inside
         #: of it needs besides (seed, epoch, batch).
         self.epoch_state: list[torch.Tensor] = []
@@ -152,8 +153,9 @@ class EpochLoader:
     @property
     def issued(self) -> Any:
         """The indices of the samples in the batch that came last, where known."""
-        is_of_batch = getattr(self.reading, "batch_sampler", None) is not None
-        return self.watched.latest if self.watched and is_of_batch else None
+        if self.watched is None or self.reading.batch_sampler is None:
+            return None
+        return self.watched.latest
 
     def generator_states(self) -> list[torch.Tensor]:
         """Return the states as they are now of the generators that the user passed."""
@@ -180,7 +182,7 @@ class EpochLoader:
         # Those of the user have a history: they go on from the states saved.
         for generator, saved in zip(self.generators, state or [], strict=False):
             generator.set_state(saved)
-        self.watched = None  # else its workers live until the new ones do
+        self.unwatched = None  # else its workers live until the new ones do
         # Before the iterator is made: that draws from them already.
         self.epoch_state = self.generator_states()
         loader: Any = self.loader
@@ -226,9 +228,7 @@ class EpochLoader:
             return self.watched.begin(lambda: iterate_shielded(rest))
         # Neither an index nor a state leads there: every batch is loaded again. What
         # wraps another loader mostly draws the order for its first one, and no more.
-        if not isinstance(loader, (list, tuple)):  # there nothing is loaded
-            self.watched = Pass(loader, 0).begin(lambda: iter(loader))
-        iterator = self.watched or iter(loader)
+        self.unwatched = iterator = iter(loader)
         seed = epoch_seed(self.drawn_seed, epoch)
         left: list[Iterator[Any]] = []
         drawing = apart_from(seed, lambda: iterator, left)
@@ -244,17 +244,15 @@ class EpochLoader:
         loader: Any = self.loader
         if skip and loader_state is not None:
             loader.load_state_dict(loader_state)
-        passed = 0 if loader_state is None else skip
-        self.watched = Pass(loader, passed).begin(lambda: iter(loader))
-        batches: Iterator[Any] = self.watched
+        self.unwatched = batches = iter(loader)
         if loader_state is None:  # it had none when the run was saved
             _read_and_drop(batches, skip, logging.WARNING)
         elif not skip:
 
             def anew() -> Iterator[Any]:
                 with drawing_from(epoch_seed(self.seed, epoch)):
-                    self.watched = Pass(loader, 0).begin(lambda: iter(loader))
-                    return self.watched
+                    self.unwatched = iter(loader)
+                    return self.unwatched  # type: ignore[no-any-return]
 
             batches = _or_anew(batches, anew)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from training.feed.batches import Arrived, device_batches
 from training.feed.epoch_loader import EpochLoader
-from training.feed.workers import Pass
+from training.feed.workers import Watched
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,8 @@ class Feed:
         return self._order.reading
 
     @property
-    def watched(self) -> Pass | None:
-        """The batches of the current epoch; None for those of a list."""
+    def watched(self) -> Watched | None:
+        """The batches of the current epoch, where they come from indices."""
         return self._order.watched
 
     def start(
@@ -78,10 +78,16 @@ class Feed:
         """Let go of what reads the epoch at hand.
 
         Args:
-            kills: its workers; else they end by themselves (see ``Pass.end``).
+            kills: its workers; else they end by themselves (see ``Watched.end``).
         """
-        if self.watched is not None:
-            self.watched.end(kills)
+        order, watched = self._order, self.watched
+        if kills:
+            from training.feed.lost_workers import kill_workers  # in a run that fails
+
+            kill_workers(order.unwatched)
+        order.unwatched = None
+        if watched is not None:
+            watched.end(kills)
 
     def reopen_epoch(self) -> None:
         """Note that the run leaves before the end of the epoch was announced."""

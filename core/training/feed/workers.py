@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from multiprocessing import active_children
 from typing import Any
 
 import torch
@@ -75,26 +74,26 @@ def require_reached(skip: int, found: int) -> None:
         )
 
 
-class Pass:
-    """A pass over the batches of one epoch, which knows which one comes next.
+class Watched:
+    """Iterates the batches of one epoch, and knows which one comes next.
 
     Args:
-        loader: what is iterated, of any class.
+        loader: torch's, which is iterated.
+        issued: the indices it reads.
         skipped: batches of the epoch that were left out before.
     """
 
-    #: The indices of the batch that was yielded last, None if they are not known.
-    latest: Any = None
-
-    def __init__(self, loader: Any, skipped: int) -> None:
+    def __init__(self, loader: Any, issued: Issued, skipped: int) -> None:
         #: None until they have begun; of workers that persist, the same again.
-        self._batches: Any = getattr(loader, "_iterator", None)
+        self._batches: Any = loader._iterator
+        self._issued = issued
+        issued.count = 0  # none: what is known of them is of the pass before
         self._skipped, self._number = skipped, skipped
-        self._failure: BaseException | None = None
-        #: Processes that are no workers of this epoch, where nobody tells which are.
-        self._others = {each.pid for each in active_children()}
+        self._num_workers = loader.num_workers
+        #: The indices of the batch that was yielded last, None if they are forgotten.
+        self.latest: Any = None
 
-    def begin(self, iterate: Callable[[], Iterator[Any]]) -> Pass:
+    def begin(self, iterate: Callable[[], Iterator[Any]]) -> Watched:
         """Iterate what ``iterate`` returns; a worker may be lost before it does."""
         try:
             self._batches = iterate()
@@ -114,24 +113,29 @@ class Pass:
         try:
             batch = next(self._batches)
         except StopIteration:
-            self._end()
+            require_reached(self._skipped, self._issued.count)
             raise
         except Exception as error:
             from training.feed.lost_workers import require_worker  # in a run that fails
 
-            self._failure = error
             require_worker(self._batches, error)
             # The error of a lost worker is replaced as the run ends; it needs no note.
             if self.loss(error) is None:
                 add_note(error, f"while {self._place()} was loaded")
             raise
-        self._note(self._number)
+        # By number: workers have asked for later indices by now.
+        self.latest = self._issued.at(self._number)
         self._number += 1
         return batch
 
     def place(self, number: int) -> str:
         """Return which batch of the epoch ``number`` is, with its samples if known."""
-        return f"batch {number} of the epoch"
+        place = f"batch {number} of the epoch"
+        indices = self._issued.at(number)
+        if indices is not None:
+            text = text_of(indices)
+            place += f", samples {text if len(text) <= 80 else text[:70] + '...'}"
+        return place
 
     def loss(self, error: BaseException) -> DataError | None:
         """Return what to raise if ``error`` says that one of our workers is lost."""
@@ -139,14 +143,9 @@ class Pass:
         from training.feed.lost_workers import held_by, loss_in, workers_of
 
         own = {each.pid for each in workers_of(self._batches)}
-        is_met = error is self._failure
-        is_awaited = is_met or any(each is self._batches for each, _ in held_by(error))
-
-        def owned(lost: set[int]) -> set[int]:
-            # What reads with a loader inside does not say which workers are that one's.
-            return lost & own if own or not is_met else lost - self._others
-
-        return loss_in(error, "train_dataloader", self._place(), owned, is_awaited)
+        is_awaited = any(each is self._batches for each, _ in held_by(error))
+        name, place = "train_dataloader", self._place()
+        return loss_in(error, name, place, lambda lost: lost & own, is_awaited)
 
     def end(self, kills: bool) -> None:
         """Let the workers end, if nothing else holds them; there is no next batch.
@@ -163,53 +162,12 @@ class Pass:
             self._batches = iter(())
 
     def _place(self) -> str:
-        return self.place(self._number)
-
-    def _note(self, number: int) -> None:
-        """Take in that batch ``number`` is here."""
-
-    def _end(self) -> None:
-        """Take in that there is no batch more."""
-
-
-class Watched(Pass):
-    """A pass over torch's ``DataLoader``, which knows the indices of its batches.
-
-    Args:
-        loader: torch's, which is iterated.
-        issued: the indices it reads.
-        skipped: batches of the epoch that were left out before.
-    """
-
-    def __init__(self, loader: Any, issued: Issued, skipped: int) -> None:
-        super().__init__(loader, skipped)
-        self._issued = issued
-        issued.count = 0  # none: what is known of them is of the pass before
-        self._num_workers = loader.num_workers
-
-    def place(self, number: int) -> str:
-        """Return which batch of the epoch ``number`` is, with its samples if known."""
-        place = super().place(number)
-        indices = self._issued.at(number)
-        if indices is not None:
-            text = text_of(indices)
-            place += f", samples {text if len(text) <= 80 else text[:70] + '...'}"
-        return place
-
-    def _place(self) -> str:
         place = self.place(self._number)
         if self._num_workers:
             # torch asks its workers in turn, from the first one in each iteration.
             worker = (self._number - self._skipped) % self._num_workers
             place += f", from worker {worker}"
         return place
-
-    def _note(self, number: int) -> None:
-        # By number: workers have asked for later indices by now.
-        self.latest = self._issued.at(number)
-
-    def _end(self) -> None:
-        require_reached(self._skipped, self._issued.count)
 
 
 def draw_as_if_new(loader: Any) -> None:

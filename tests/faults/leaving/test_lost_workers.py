@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from faults.leaving.test_workers import Bad, FailsInside, breaks
 from faults.runs import Augmented, build, loader_of
-from torch.utils.data import DataLoader, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -136,51 +136,3 @@ def test_p6_a_worker_that_is_lost_while_the_others_begin_is_named_too(
     said = r"lost a worker .*batch 0 of the epoch, samples \[5, 6\], from worker 0"
     with pytest.raises(DataError, match=said):
         build(loader=loader).train()
-
-
-class Streamed(IterableDataset[Any]):
-    """Yields the rows of a map-style data set, which fail in one way at row 5."""
-
-    def __init__(self, failure: str) -> None:
-        self.rows = Bad(failure)
-
-    def __iter__(self) -> Any:
-        return (self.rows[index] for index in range(8))
-
-
-class Wrapped:
-    """Reads with another loader, and says nothing of its workers."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    def __iter__(self) -> Any:
-        batches = iter(self.inner)
-        try:
-            yield from batches
-        finally:  # until then torch raises in the middle of anything
-            batches._shutdown_workers()
-
-
-@pytest.mark.parametrize("wrap", [lambda inner: inner, Wrapped], ids=["own", "wrapped"])
-@pytest.mark.parametrize(
-    ("failure", "said"),
-    [
-        ("is killed", r"train_dataloader lost a worker .*batch \d of the epoch arr"),
-        ("hangs", r"train_dataloader: batch 2 of the epoch did not arrive within 2"),
-    ],
-)
-def test_p6_one_of_a_loader_that_tells_no_indices_is_named_with_the_batch(
-    failure: str, said: str, wrap: Any
-) -> None:
-    timeout = 2.0 if failure == "hangs" else 0.0
-    inner = DataLoader(Streamed(failure), batch_size=2, num_workers=1, timeout=timeout)
-    with pytest.raises(DataError, match=said) as caught:
-        build(loader=wrap(inner)).train()
-    assert isinstance(caught.value.__cause__, RuntimeError), "torch's own words"
-
-
-def test_p6_what_else_fails_in_such_a_loader_is_noted_with_the_batch() -> None:
-    with pytest.raises(OSError, match="rotten") as caught:
-        build(loader=DataLoader(Streamed("raises"), batch_size=2)).train()
-    assert "while batch 2 of the epoch was loaded" in caught.value.__notes__

@@ -60,9 +60,8 @@ class Claim:
             OSError: its folder cannot be made or written to.
         """
         lock = RunLock(path, self._option, writer=(trainer, self._called(trainer)))
-        _made.update(each for each in path.parents if not os.path.lexists(each))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make(path.parent)
             lock.acquire()
         except BaseException:
             _unmake(path.parents)
@@ -104,6 +103,22 @@ class Claim:
 
     def _is_as_left(self) -> bool:
         return self._file is None or stamp_of(self._file) in (None, self._stamp)
+
+
+def _make(folder: Path) -> None:
+    """Make ``folder`` and those above it that are not there, and note which."""
+    try:
+        folder.mkdir()
+    except FileNotFoundError:
+        if folder.parent == folder:
+            raise
+        _make(folder.parent)
+        _make(folder)
+    except OSError:  # of one that is there a system may say anything first
+        if not folder.is_dir():
+            raise
+    else:
+        _made.add(folder)
 
 
 def _unmake(folders: Iterable[Path]) -> None:

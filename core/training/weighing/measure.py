@@ -38,14 +38,14 @@ from training.weighing.cut import (
 )
 from training.weighing.fit import LIMIT, Fit, confirmed, fit, fitting
 from training.weighing.passes import Passes
-from training.weighing.subject import Look, Question, Subject
+from training.weighing.subject import Aim, Look, Subject
 from training.weighing.untouched import Kept, untouched
 
 #: ``LIMIT`` in half precision.
 LIMIT_HALF = 2e-2
 
 
-def look(subject: Subject, batch: Contents, question: Question) -> Look:
+def look(subject: Subject, batch: Contents, aim: Aim) -> Look:
     """Return what ``batch`` tells; nothing is moved or trained.
 
     All of its rows, or as many as there is room for, although a few cost less: those
@@ -54,7 +54,7 @@ def look(subject: Subject, batch: Contents, question: Question) -> Look:
     Args:
         subject: what is measured.
         batch: shares nothing with what is computed on.
-        question: what is to be told.
+        aim: what is to be told.
     """
     computing = subject.model, *subject.beside, subject.loss_fn
     modules = [each for each in computing if isinstance(each, nn.Module)]
@@ -70,11 +70,11 @@ def look(subject: Subject, batch: Contents, question: Question) -> Look:
         batch = replace(batch, is_second=holds_samples_second(batch, subject.loader))
         rows: Contents | None = batch
         while rows is not None:
-            found = Measurement(subject, kept, rows, question).run()
+            found = Measurement(subject, kept, rows, aim).run()
             rows = first_half(rows) if found.has_no_room else None
         if found.has_no_room:  # rounding blurs it, but it may have room
-            question = replace(question, in_full=False)
-            found = Measurement(subject, kept, batch, question).run()
+            aim = replace(aim, in_full=False)
+            found = Measurement(subject, kept, batch, aim).run()
         return found
 
 
@@ -85,15 +85,13 @@ class Measurement:
         subject: what is measured.
         kept: puts back what the passes move.
         batch: what it is measured on.
-        question: what is to be told.
+        aim: what is to be told.
     """
 
-    def __init__(
-        self, subject: Subject, kept: Kept, batch: Contents, question: Question
-    ) -> None:
-        self._subject, self._batch, self._question = subject, batch, question
+    def __init__(self, subject: Subject, kept: Kept, batch: Contents, aim: Aim) -> None:
+        self._subject, self._batch, self._aim = subject, batch, aim
         self._found = found = Look()
-        self._passes = Passes(subject, kept, batch.batch, found, question)
+        self._passes = Passes(subject, kept, batch.batch, found, aim)
 
     def run(self) -> Look:
         """Return what the batch tells."""
@@ -119,7 +117,7 @@ class Measurement:
                 self._try(way(), whole)
             if found.num_cuts:
                 break
-        if self._question.is_known:  # a confirmed one need not be told from others
+        if self._aim.is_known:  # a confirmed one need not be told from others
             return found
         for look_on in (self._tell_apart, self._tell_by_width, self._look_at_column_0):
             with self._noting_errors():
@@ -151,20 +149,20 @@ class Measurement:
 
     def _try(self, way: Way, whole: Tensor) -> None:
         """Cut in one way, and compare every turn with the candidates."""
-        found, question = self._found, self._question
+        found, aim = self._found, self._aim
         if way.whole is not self._batch.batch:
             whole = self._passes.gradient(way.whole)
-        left = way.amounts if question.units is None else question.units
+        left = way.amounts if aim.units is None else aim.units
         units = [unit for unit in way.amounts if unit in left]
         # Half precision and losses tell shares too vaguely for one cut to do.
-        if question.is_known and not (found.is_half or found.by_losses):
+        if aim.is_known and not (found.is_half or found.by_losses):
             cut, found.num_cuts = way.cut(ALONE), 1
             parts = list(map(self._passes.gradient, cut.parts))
             found.units = confirmed(units, cut.shares, whole, parts)
             return
         adds_up = isinstance(way, (Masks, Outputs)) and "sum" not in units
         units, num_cuts, is_mixed = units + ["sum"] * adds_up, 0, False
-        for turn in range(min(question.num_cuts, way.num_cuts)):
+        for turn in range(min(aim.num_cuts, way.num_cuts)):
             cut = way.cut(turn)
             told = self._fit(whole, cut)
             if told is None:
@@ -229,7 +227,7 @@ class Measurement:
         has_width = "samples" in found.units and "elements" in " ".join(found.units)
         # Processes whose rows are of other widths would make other passes.
         is_alone = not subject.strategy.is_divided
-        has_parted = self._question.has_parted
+        has_parted = self._aim.has_parted
         if not (has_parted and has_width and is_alone) or found.by_losses:
             return
         # Those of an evaluation are no rows of this loader.

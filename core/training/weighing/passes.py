@@ -14,7 +14,7 @@ from training.feed.structure import deep_copy
 from training.messages.error_texts import error_text
 from training.weighing.cut import PartOfOutputs
 from training.weighing.fit import sampled
-from training.weighing.subject import Look, Precision, Question, Subject
+from training.weighing.subject import Aim, Look, Precision, Subject
 from training.weighing.untouched import Kept, quiet_train_mode
 
 #: Modes whose losses differ by this factor have losses of different forms.
@@ -36,27 +36,27 @@ class Passes:
         kept: puts back what the passes move.
         batch: what it is measured on.
         found: what the batch tells; the passes note how it was computed.
-        question: what is to be told.
+        aim: what is to be told.
     Attributes:
         said: the weight that step_fn returned for the batch computed last, or None.
         theirs: what step_fn or the model raised last.
     """
 
     def __init__(
-        self, subject: Subject, kept: Kept, batch: Any, found: Look, question: Question
+        self, subject: Subject, kept: Kept, batch: Any, found: Look, aim: Aim
     ) -> None:
         self._subject, self._kept = subject, kept
         self._batch, self._found = batch, found
         self.said: float | None = None
         self.theirs: Exception | None = None
         self._ahead: Tensor | None = None  # the loss of the batch, just computed
-        self._may_train = question.is_known  # train mode will do
+        self._may_train = aim.is_known  # train mode will do
         self._parameters = [p for p in subject.model.parameters() if p.requires_grad]
         found.is_half = any(p.dtype in _HALF for p in self._parameters)
         device = subject.device.type
         self._precision: Precision = partial(torch.autocast, device, enabled=False)
         self._under_way = subject.autocast or _surrounding(device)
-        if not question.in_full and self._under_way is not None:
+        if not aim.in_full and self._under_way is not None:
             self._precision, found.is_half = self._under_way, True
 
     def whole(self) -> Tensor:

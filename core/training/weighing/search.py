@@ -9,7 +9,7 @@ from training.weighing import sentences
 from training.weighing.candidates import Contents
 from training.weighing.known_units import KnownUnits, Phase
 from training.weighing.later_looks import is_belied
-from training.weighing.subject import Look, Question, Subject
+from training.weighing.subject import Aim, Look, Subject
 from training.weighing.units import OF_LABELS, in_words
 
 log = logging.getLogger("training.weighing")
@@ -226,8 +226,8 @@ class Search:
         known = self.known
         # Of a unit that is settled by fewer cuts, later ones make all the same.
         num_cuts = CUTS if known.is_settled else CUTS - known.num_cuts % CUTS
-        question = Question(units, num_cuts, known.has_parted(batch), is_known)
-        self.last_look = measure.look(self._subject, batch, question)
+        aim = Aim(units, num_cuts, known.has_parted(batch), is_known)
+        self.last_look = measure.look(self._subject, batch, aim)
         return self.last_look
 
     def _compare_resumed(self, batch: Contents) -> None:

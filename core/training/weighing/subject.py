@@ -60,7 +60,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Aim:
     """What one look is to tell.
 
     Attributes:

@@ -59,7 +59,9 @@ def test_the_run_stops_with_exit_code_5_before_the_weights(
 ) -> None:
     code, _, err = command(*ARGUMENTS, "--set", "plugins.Poison.batches=[3]")
     assert code == 5
-    assert "trainbus: error: the loss is nan, and batch['pixel_values'] holds 61" in err
+    assert (
+        "trainbus: error: the loss is nan, and batch['pixel_values'] holds 6,1" in err
+    )
     assert "; the trainer's optimizer left the weights alone: mend the data, or" in err
     assert "trainbus: note: in step 3: batch 0 of the epoch, samples [0, 2]" in err
     assert "Traceback" not in err

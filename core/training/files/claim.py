@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +125,9 @@ def _make(folder: Path) -> None:
 def _unmake(folders: Iterable[Path]) -> None:
     """Remove those that were made, from the innermost to the first not empty."""
     for folder in folders:
-        if folder not in _made:
+        if folder in _made:
+            with suppress(OSError):
+                folder.rmdir()
+        if os.path.lexists(folder):
             return
-        try:
-            folder.rmdir()
-        except OSError:
-            if os.path.lexists(folder):
-                return
         _made.discard(folder)

@@ -265,7 +265,7 @@ class Loop:
         reason = "; ".join(filter(None, (end, asked)))
         trainer, state, latest = self.trainer, self.state, self.state.metrics
         results: list[tuple[str, Any]] = [("trainer", means)]
-        # Training draws the same numbers however often it is measured, or abandoned.
+        # However often it is abandoned and made again, it and training draw the same.
         self.is_evaluating, self.row_is_due = True, means is not None
         try:
             with self.draws.put_back(), self.draws.undrawn(), self.modes.evaluation():

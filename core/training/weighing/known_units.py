@@ -239,12 +239,8 @@ class KnownUnits:
         else:
             self.scale = self.on_scale(counted) if self.has_counted else 1.0
             self.settle_undecided()
-        self.phase, self.possible, self.unit, self.evaluated = (
-            Phase.SETTLED,
-            {},
-            None,
-            None,
-        )
+        self.phase, self.possible = Phase.SETTLED, {}
+        self.unit = self.evaluated = None
 
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, as JSON values."""

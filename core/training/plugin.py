@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     from training.signals.handlers import is_second_signal
     from training.signals.shield import shielded
     from training.view import MetricValue, TrainerView
-    from training.weighing.candidates import LabelUse
+    from training.weighing.counts import LabelUse
     from training.weighing.untouched import is_same_tensor, untouched
     from training.weighing.weigher import LossPer, Weigher
 
@@ -174,7 +174,7 @@ PURPOSES = {
         "Parts": "training.loop.forward",
         "LossPer": "training.weighing.weigher",
         "Weigher": "training.weighing.weigher",
-        "LabelUse": "training.weighing.candidates",
+        "LabelUse": "training.weighing.counts",
         "attribute_of": "training.feed.structure",
         "loaders_by_name": "training.feed.validation_loaders",
         "share_of": "training.feed.validation_share",

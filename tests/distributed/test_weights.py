@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from training import ConfigError, Trainer
-from training.weighing.candidates import Contents
+from training.weighing.counts import Contents
 from training.weighing.part_weigher import PartSearch, PartWeigher
 
 pytestmark = pytest.mark.distributed

@@ -36,7 +36,7 @@ OURS = [
 BREAKS = {
     "rooms": ("training.loop.loop", "training.checkpoint.state"),
     "app": ("training.app.config.load", "training.app.plan.planning"),
-    "circles": ("training.weighing.candidates", "training.weighing.weigher"),
+    "circles": ("training.weighing.counts", "training.weighing.weigher"),
     "policy": ("training.app.cli.export", "trainbus_data.folders"),
     "doors": ("trainbus_logging.csv_logger", "training.bus.bus"),
     "plugins": ("trainbus_ema.callback", "trainbus_evaluation"),

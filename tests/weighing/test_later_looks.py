@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from toy import Saves
 
 from training import Callback, ConfigError, Trainer
-from training.weighing.candidates import IGNORED
+from training.weighing.counts import IGNORED
 from training.weighing.fit import fit
 from training.weighing.later_looks import LAST_LOOK, LaterLooks, is_belied
 from training.weighing.subject import Look

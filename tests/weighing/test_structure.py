@@ -27,8 +27,8 @@ from training.feed.structure import (
     samples_of,
     take,
 )
-from training.weighing.candidates import Contents, Counts
 from training.weighing.collated import holds_samples_second
+from training.weighing.counts import Contents, Counts
 from training.weighing.cut import first_half
 
 THREE = torch.arange(6.0).reshape(3, 2)

@@ -27,7 +27,7 @@ from trainbus_evaluation import Evaluator
 from training import Callback, Trainer
 from training.errors import CheckpointError, ConfigError
 from training.loop.forward import make_forward
-from training.weighing.candidates import Counts
+from training.weighing.counts import Counts
 from training.weighing.weigher import Weigher
 
 #: Their statistics are those of a batch, which no weight mends.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from training.weighing.candidates import FEW, SOME, Counts
+from training.weighing.counts import FEW, SOME, Counts
 from training.weighing.known_units import KnownUnits
 from training.weighing.usual_batch import usual_weight
 

@@ -29,7 +29,7 @@ from training import Trainer
 from training.errors import ConfigError
 from training.feed.structure import CannotCutError
 from training.loop.forward import make_forward
-from training.weighing.candidates import Contents, Counts
+from training.weighing.counts import Contents, Counts
 from training.weighing.cut import Masks, has_licence
 from training.weighing.weigher import Weigher
 

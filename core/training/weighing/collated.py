@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, default_collate, default_convert
 
 from training.feed.structure import CannotCutError, may_be_second, samples_of
 from training.signals.shield import iterate_shielded, shielded
-from training.weighing.candidates import Contents
+from training.weighing.counts import Contents
 from training.weighing.cut import ALONE, Way, num_cuts_of, rows_of_parts
 
 

@@ -30,7 +30,7 @@ from training.feed.structure import (
     take,
     transposed,
 )
-from training.weighing.candidates import (
+from training.weighing.counts import (
     NAMES,
     Contents,
     Counts,

@@ -8,7 +8,7 @@ from enum import Enum
 from math import isclose
 from typing import TYPE_CHECKING, Any
 
-from training.weighing.candidates import Contents
+from training.weighing.counts import Contents
 from training.weighing.later_looks import LaterLooks
 from training.weighing.units import OF_LABELS, in_words
 

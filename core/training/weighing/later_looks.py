@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from training.feed.structure import fields_of, has_items
-from training.weighing.candidates import IGNORED, has_classes, labels_of, num_kept
+from training.weighing.counts import IGNORED, has_classes, labels_of, num_kept
 from training.weighing.fit import LIMIT
 from training.weighing.subject import Look
 

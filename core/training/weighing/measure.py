@@ -20,12 +20,12 @@ from training.feed.structure import CannotCutError, TooFewError
 from training.hardware.float32_precision import using_tf32
 from training.hardware.rng import is_generator
 from training.messages.error_texts import error_text
-from training.weighing.candidates import Contents, labels_of
 from training.weighing.collated import (
     Collated,
     collates_by_itself,
     holds_samples_second,
 )
+from training.weighing.counts import Contents, labels_of
 from training.weighing.cut import (
     ALONE,
     Cut,

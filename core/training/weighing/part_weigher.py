@@ -13,8 +13,8 @@ import torch
 from training.errors import ConfigError
 from training.feed.share import StandIn
 from training.weighing import sentences
-from training.weighing.candidates import Contents
 from training.weighing.collated import load
+from training.weighing.counts import Contents
 from training.weighing.search import Search
 from training.weighing.sentences import WAYS_OUT
 from training.weighing.subject import Look

@@ -6,7 +6,7 @@ import logging
 
 from training.errors import CheckpointError, ConfigError
 from training.weighing import sentences
-from training.weighing.candidates import Contents
+from training.weighing.counts import Contents
 from training.weighing.known_units import KnownUnits, Phase
 from training.weighing.later_looks import is_belied
 from training.weighing.subject import Aim, Look, Subject

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.hardware.strategy import Strategy
-from training.weighing.candidates import Contents, Counts
+from training.weighing.counts import Contents, Counts
 from training.weighing.fit import Fit
 
 #: (model, batch, weight counted on the host) -> (0-d mean loss, weight, all else).

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.weighing.candidates import FEW, Counts, num_kept
+from training.weighing.counts import FEW, Counts, num_kept
 from training.weighing.known_units import KnownUnits
 
 #: (batch on the host, what has ``issued`` it) -> what it counts in its window.

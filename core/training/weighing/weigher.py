@@ -14,7 +14,7 @@ from training.errors import DataError
 from training.feed.structure import attribute_of
 from training.hardware.strategy import Strategy
 from training.recipes.weight import checked_weight, warn_of_overruled
-from training.weighing.candidates import Contents, Counts, LabelUse
+from training.weighing.counts import Contents, Counts, LabelUse
 from training.weighing.known_units import KnownUnits, Phase
 from training.weighing.search import Search
 from training.weighing.subject import ComputeLoss, Look, Precision, Subject

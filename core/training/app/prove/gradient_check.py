@@ -23,7 +23,7 @@ from training.loop.window import Window
 from training.messages.tables import count, table
 from training.modules.train_mode import in_eval_mode
 from training.weighing import fit, sentences
-from training.weighing.candidates import Contents
+from training.weighing.counts import Contents
 
 if TYPE_CHECKING:
     from training.trainer import Trainer

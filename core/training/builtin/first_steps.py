@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from training.builtin.own_work import OwnWork
+from training.builtin.packed_rows import PackedRows
 from training.checkpoint.trained import optimizers_of_plugins
 from training.loop.window import Window
 from training.loop.window_result import WindowResult
@@ -23,6 +24,7 @@ def watched(window: Window, trainer: Checkpointable) -> Window:
     """Return ``window``, which tells where the loss moves no weight, or moves it twice.
 
     Not where another optimizer is stepped, too: it may have the first windows alone.
+    And it tells of texts that share a row and see each other.
     """
     own, others = trainer.optimizer.param_groups, trainer.criterion.optimizers.values()
     every = [*others, *optimizers_of_plugins(trainer)]
@@ -30,6 +32,8 @@ def watched(window: Window, trainer: Checkpointable) -> Window:
         _FirstSteps(window, trainer.criterion.name)
         if trainer.state.weigher.has_step:
             OwnWork(window)
+    if not trainer.state.weigher.has_step:  # else it calls the model as it likes
+        PackedRows(window, trainer.model)
     return window
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
 from training import Trainer
 
@@ -112,6 +112,9 @@ class Toy(nn.Module):
         self.config = LlamaConfig(attn_implementation=attention)
         self.table = nn.Embedding(20, 1)
 
+    def can_generate(self) -> bool:
+        return True
+
     def forward(self, input_ids: Tensor, labels: Any, position_ids: Any) -> Tensor:
         outputs: Tensor = self.table(input_ids)
         return outputs.mean()
@@ -125,6 +128,16 @@ def test_an_attention_that_goes_by_positions_alone_is_not_told_of(
 ) -> None:
     trained(Toy(attention), packed())
     assert caplog.text.count(SAID) == times
+
+
+def test_an_encoder_may_give_each_of_a_pair_its_own_positions(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = BertConfig(vocab_size=20, num_attention_heads=2, **sizes)
+    assert config.use_cache
+    trained(BertForMaskedLM(config), packed())
+    assert "position_ids" not in caplog.text
 
 
 def test_a_step_fn_calls_the_model_as_it_likes(

@@ -29,7 +29,11 @@ class PackedRows:
 
     def __init__(self, window: Window, model: nn.Module) -> None:
         self._window, self._model = window, model
-        if isinstance(getattr(_text_config(model), "use_cache", None), bool):
+        # Those that generate: an encoder's rows may begin anew, as of pairs, and its
+        # configuration speaks of a cache that it has not.
+        generates = getattr(model, "can_generate", None)
+        has_switch = isinstance(getattr(_text_config(model), "use_cache", None), bool)
+        if has_switch and callable(generates) and generates():
             window.backward = self._go_back  # type: ignore[method-assign]
 
     def _go_back(self, batch: Any, weight: float) -> Tensor:
@@ -58,11 +62,9 @@ class PackedRows:
 
 
 def _text_config(model: nn.Module) -> Any:
-    """Return the configuration of a model's text part, or None."""
+    """Return the configuration of a model, or of the text part of several; or None."""
     config = getattr(model, "config", None)
-    if callable(part := getattr(config, "get_text_config", None)):
-        return part()
-    return config
+    return getattr(config, "text_config", config)
 
 
 def _beginning(positions: Any, mask: Any) -> tuple[int, int] | None:

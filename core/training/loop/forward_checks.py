@@ -49,6 +49,10 @@ def check_function(role: Role, function: Any, *arguments: str) -> None:
     # The __call__ of a module takes anything.
     code = function.forward if isinstance(function, nn.Module) else function
     why = _misfit(code, arguments, {})
+    if role == "step_fn":
+        from training.messages.other_trainers import misfit_of_method  # once a run
+
+        why = misfit_of_method(function, why)
     if why is not None:
         raise ConfigError(
             f"{role} is {name_of(function)!r}, which cannot be called as {call}: {why}"

@@ -7,9 +7,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from torch import nn
+
 from training.errors import did_you_mean
 
-__all__ = ["NAMES", "SECOND_OPTIMIZER", "suggests_arguments"]
+__all__ = ["NAMES", "SECOND_OPTIMIZER", "misfit_of_method", "suggests_arguments"]
 
 #: The way out for who has several optimizers.
 SECOND_OPTIMIZER: Final = (
@@ -89,3 +91,21 @@ def suggests_arguments(init: Callable[..., None]) -> Callable[..., None]:
         init(self, *args, **kwargs)
 
     return telling
+
+
+def misfit_of_method(function: Any, why: str | None) -> str | None:
+    """Return why ``function`` is no ``step_fn``: ``why``, or more of a bound method.
+
+    A ``training_step`` is a method of the model with ``batch`` and ``batch_idx``: bound
+    it takes two arguments, as a ``step_fn`` does, and they are others.
+    """
+    owner = getattr(function, "__self__", None)
+    if not isinstance(owner, nn.Module):
+        return why
+    if why is None and "batch_idx" not in inspect.signature(function).parameters:
+        return None  # that of a loss, say, which takes model and batch
+    return (
+        f"it is bound to its {type(owner).__name__}; pass the function of the class, "
+        f"{function.__qualname__}, with the parameters self, which is the model then, "
+        "and batch alone"
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from training.builtin.own_work import OwnWork
+from training.builtin.own_work import Cleared, OwnWork
 from training.builtin.packed_rows import PackedRows
 from training.checkpoint.trained import optimizers_of_plugins
 from training.loop.window import Window
@@ -24,7 +24,8 @@ def watched(window: Window, trainer: Checkpointable) -> Window:
     """Return ``window``, which tells where the loss moves no weight, or moves it twice.
 
     Not where another optimizer is stepped, too: it may have the first windows alone.
-    And it tells of texts that share a row and see each other.
+    And it tells of texts that share a row and see each other, and of gradients that are
+    cleared inside a window.
     """
     own, others = trainer.optimizer.param_groups, trainer.criterion.optimizers.values()
     every = [*others, *optimizers_of_plugins(trainer)]
@@ -34,6 +35,8 @@ def watched(window: Window, trainer: Checkpointable) -> Window:
             OwnWork(window)
     if not trainer.state.weigher.has_step:  # else it calls the model as it likes
         PackedRows(window, trainer.model)
+    if window.accumulation > 1:
+        Cleared(window)
     return window
 
 

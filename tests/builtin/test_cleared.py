@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from toy import Regression, make_trainer, regression_batches
 from torch import nn
+from toy import Regression, make_trainer, regression_batches
 
 from training import Callback, Trainer
 

@@ -54,6 +54,22 @@ def distance(model: nn.Module) -> float:
     return max(float((one - other).detach().abs().max()) for one, other in pairs)
 
 
+class Toy(nn.Module):
+    """Has the configuration of a model whose attention no CPU computes."""
+
+    def __init__(self, attention: str) -> None:
+        super().__init__()
+        self.config = LlamaConfig(attn_implementation=attention)
+        self.table = nn.Embedding(20, 1)
+
+    def can_generate(self) -> bool:
+        return True
+
+    def forward(self, input_ids: Tensor, labels: Any, position_ids: Any) -> Tensor:
+        outputs: Tensor = self.table(input_ids)
+        return outputs.mean()
+
+
 @pytest.mark.parametrize(
     ("model", "more"),
     [(lambda: llama(use_cache=False), {}), (llama, {"use_cache": False})],
@@ -74,6 +90,15 @@ def test_a_cache_that_lets_texts_of_a_row_see_each_other_is_told(
     assert distance(trained(llama(), packed())) > 1e-4
     assert caplog.text.count(SAID) == 1
     assert "; set model.config.use_cache = False\n" in caplog.text
+
+
+def test_of_a_model_of_several_parts_the_switch_of_its_text_part_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Toy("sdpa")
+    model.config.text_config = LlamaConfig()
+    trained(model, packed())
+    assert "; set model.config.text_config.use_cache = False\n" in caplog.text
 
 
 def test_a_mask_that_lets_texts_of_a_row_see_each_other_is_told(
@@ -102,22 +127,6 @@ def test_positions_of_one_text_are_not_told_of(
     batch = packed(**mask) | {"position_ids": torch.tensor([positions])}
     trained(llama(), batch)
     assert "position_ids" not in caplog.text
-
-
-class Toy(nn.Module):
-    """Has the configuration of a model whose attention no CPU computes."""
-
-    def __init__(self, attention: str) -> None:
-        super().__init__()
-        self.config = LlamaConfig(attn_implementation=attention)
-        self.table = nn.Embedding(20, 1)
-
-    def can_generate(self) -> bool:
-        return True
-
-    def forward(self, input_ids: Tensor, labels: Any, position_ids: Any) -> Tensor:
-        outputs: Tensor = self.table(input_ids)
-        return outputs.mean()
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ class PackedRows:
         # A flash attention goes by the positions itself, with a cache, too.
         is_flash = "flash" in str(getattr(config, "_attn_implementation", ""))
         if batch.get("use_cache", config.use_cache) and not is_flash:
-            ways.append("set model.config.use_cache = False")
+            part = "" if config is self._model.config else ".text_config"
+            ways.append(f"set model.config{part}.use_cache = False")
         if isinstance(mask, Tensor) and mask.dim() == 2:
             ways.append("leave attention_mask out of the batch")
         if ways and (place := _beginning(batch.get("position_ids"), mask)):
